@@ -1,0 +1,213 @@
+//! The command line: one binary, its roles as subcommands. All exit codes are chosen here.
+
+mod admin;
+mod bench;
+mod human;
+mod serve;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, Sources};
+use crate::store::OpenError;
+
+/// What was typed.
+#[derive(Debug, Parser)]
+#[command(name = "mepulse", version, about, long_about = LONG_ABOUT, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const LONG_ABOUT: &str = "Keeps the truth about which MEC application services are alive (ETSI GS MEC 011, \
+Mp1), across restarts, crashes, power cuts and wrong clocks. An acknowledged heartbeat is on the disk.
+
+Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration, 3 the data directory is in use by another process.
+Logs go to standard error; RUST_LOG sets what is logged (default: info).";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve(ServeArgs),
+    /// Look into the database, whether the server runs or not.
+    Admin(AdminArgs),
+    /// Measure.
+    Bench(BenchArgs),
+}
+
+/// Where the configuration comes from; flags win over the environment, then the file, then the
+/// defaults.
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// Configuration file [default: ./config.toml if it is there, else built-in defaults].
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Data directory (store.data_dir) [default: data].
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Set any key, e.g. --set liveness.default_interval_s=10; may be repeated.
+    #[arg(long, global = true, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// The layers; dedicated flags win over `--set`.
+    fn sources(&self) -> Sources {
+        let mut set = self.set.clone();
+        if let Some(dir) = &self.data_dir {
+            set.push(format!("store.data_dir={}", dir.display()));
+        }
+        let env = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Sources {
+            file: self.config.clone(),
+            set,
+            env,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Address to listen on (server.listen) [default: 127.0.0.1:8088]; port 0 picks a free one.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+}
+
+impl ServeArgs {
+    fn sources(&self) -> Sources {
+        let mut sources = self.config.sources();
+        sources.set.extend(
+            self.listen
+                .map(|address| format!("server.listen={address}")),
+        );
+        sources
+    }
+}
+
+#[derive(Debug, Args)]
+struct AdminArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print JSON instead of a table.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: AdminCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum AdminCommand {
+    /// List all services.
+    Services,
+    /// Show all that is known of one service.
+    Show {
+        /// The service's id (serInstanceId).
+        service: String,
+    },
+    /// Show the server and its store.
+    Status,
+}
+
+#[derive(Debug, Args)]
+struct BenchArgs {
+    #[command(subcommand)]
+    command: BenchCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// Serve the heartbeat's route with the same parsing and no store: what the durable heartbeat is
+    /// measured against.
+    Baseline {
+        /// Address to listen on; port 0 picks a free one.
+        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+    },
+}
+
+/// Why a command failed: a sentence, and the exit code that goes with it.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    fn failed(message: impl std::fmt::Display) -> Self {
+        Self {
+            code: 1,
+            message: message.to_string(),
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self {
+            code: 2,
+            message: error.to_string(),
+        }
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        let code = if matches!(error, OpenError::InUse { .. }) {
+            3
+        } else {
+            1
+        };
+        Self {
+            code,
+            message: error.to_string(),
+        }
+    }
+}
+
+/// Runs what was typed.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    let default_filter = match &cli.command {
+        Command::Serve(_) => "info",
+        // Their output is the interface; the log speaks up only when something is wrong.
+        Command::Admin(_) | Command::Bench(_) => "warn",
+    };
+    let env = env_logger::Env::default().default_filter_or(default_filter);
+    env_logger::Builder::from_env(env).init();
+    let result = match cli.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Admin(args) => admin::run(&args),
+        Command::Bench(BenchArgs {
+            command: BenchCommand::Baseline { listen },
+        }) => bench::baseline(listen),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { code, message }) => {
+            eprintln!("mepulse: {message}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Reads the configuration of a command that needs only the data directory.
+fn load_config(args: &ConfigArgs) -> Result<Config, Failure> {
+    Ok(Config::load(&args.sources())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,331 @@
+//! `mepulse serve`, the composition root: builds inward-out, stops outward-in.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::{Failure, ServeArgs};
+use crate::clock::SystemMachine;
+use crate::config::{Config, Sources};
+use crate::http::listener::{self, Limits};
+use crate::http::{self, Api, BodyLimits, Settings};
+use crate::metrics::Metrics;
+use crate::registry::{Boot, Registry, Running, Terms};
+use crate::store::{OpenMode, OpenOptions, SledStore, Store, migrate};
+use crate::wire::Links;
+use crate::wire::report::About;
+
+/// The socket in the data directory that `mepulse admin` asks.
+pub(super) const ADMIN_SOCKET: &str = "admin.sock";
+
+/// The stop must be over within five seconds, of which requests under way get the larger part.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+const STOP_TIMEOUT: Duration = Duration::from_millis(1700);
+/// After a failed store there is nothing to wait for but the refusals' way out.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Descriptors that are not connections: the store, sockets, standard streams.
+const DESCRIPTORS_RESERVED: u64 = 128;
+
+pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
+    let sources = args.sources();
+    let config = Config::load(&sources)?;
+    log::info!(
+        "mepulse {} starting on {}",
+        env!("CARGO_PKG_VERSION"),
+        config.store.data_dir.display()
+    );
+    let store = SledStore::open(&OpenOptions {
+        data_dir: &config.store.data_dir,
+        mode: OpenMode::Serve,
+        cache_mb: config.store.cache_mb,
+        durability: config.store.durability,
+        steps: migrate::STEPS,
+    })?;
+    let about = About {
+        data_dir: store.data_dir().display().to_string(),
+        store_id: store.store_id().to_string(),
+        schema: store.schema(),
+        durability: config.store.durability.as_str(),
+        address: String::new(),
+        started_steady_ms: 0,
+    };
+    let boot = Boot::load(Box::new(store)).map_err(Failure::failed)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => {
+            let result = runtime.block_on(serve(config, sources, boot, about));
+            // Whatever still runs in there must not hold the exit up.
+            runtime.shutdown_background();
+            result
+        }
+        Err(error) => {
+            let failure = Failure::failed(format!("the event loop could not be started: {error}"));
+            Err(close_unused(boot.into_store(), failure))
+        }
+    }
+}
+
+/// Nothing was written: leave the store sealed as it was found.
+fn close_unused(store: Box<dyn Store>, failure: Failure) -> Failure {
+    if let Err(error) = store.close() {
+        log::error!("{error}");
+    }
+    failure
+}
+
+async fn serve(config: Config, sources: Sources, boot: Boot, about: About) -> Result<(), Failure> {
+    let data_dir = config.store.data_dir.clone();
+    let bound = async {
+        let tcp = bind_tcp(config.server.listen).await?;
+        let admin = listener::bind_unix(&data_dir, ADMIN_SOCKET).map_err(|error| {
+            Failure::failed(format!(
+                "listening on {} failed: {error}",
+                data_dir.join(ADMIN_SOCKET).display()
+            ))
+        })?;
+        let signals = Signals::new().map_err(Failure::failed)?;
+        Ok((tcp, admin, signals))
+    };
+    let (tcp, admin, signals) = match bound.await {
+        Ok(bound) => bound,
+        Err(failure) => return Err(close_unused(boot.into_store(), failure)),
+    };
+    let address = tcp.local_addr().unwrap_or(config.server.listen);
+    let metrics = Arc::new(Metrics::new());
+    // The kernel queues connections from here on: the outage ends now.
+    let running = boot
+        .start(
+            terms(&config),
+            Arc::new(SystemMachine::new()),
+            metrics.clone(),
+        )
+        .map_err(Failure::failed)?;
+    let registry = running.registry().clone();
+    let about = About {
+        address: format!("http://{address}"),
+        started_steady_ms: registry.now().steady.as_ms(),
+        ..about
+    };
+    let (settings_sender, settings_receiver) = watch::channel(settings(&config));
+    let api = Api {
+        registry: registry.clone(),
+        metrics: metrics.clone(),
+        links: Arc::new(Links::new(&config.server.public_url)),
+        body_limits: BodyLimits {
+            bytes: config.server.body_limit_bytes,
+            timeout_ms: config.server.body_timeout_ms,
+        },
+        settings: settings_receiver,
+        about: Arc::new(about),
+    };
+    let (stop_sender, listeners) = listen(tcp, admin, &api, &config);
+    let scanner = tokio::spawn(registry.clone().scan());
+    announce(&format!("mepulse listening on http://{address}"));
+
+    let reloader = Reloader {
+        config,
+        sources,
+        settings: settings_sender,
+        registry: registry.clone(),
+    };
+    let failed = tokio::select! {
+        () = signals.until_stop(reloader) => false,
+        () = registry.failed() => true,
+    };
+    stop_sender.send_replace(true);
+    if failed {
+        // The refusals' way out; then the store is left as it is.
+        let _ = tokio::time::timeout(FAREWELL_TIMEOUT, listeners).await;
+        let _ = std::fs::remove_file(data_dir.join(ADMIN_SOCKET));
+        return Err(Failure::failed(
+            "the store failed; see the log. Restart to go on",
+        ));
+    }
+    let _ = listeners.await;
+    scanner.abort();
+    stop(running).await?;
+    let _ = std::fs::remove_file(data_dir.join(ADMIN_SOCKET));
+    log::info!("stopped in good order");
+    Ok(())
+}
+
+/// Starts both accept loops; they end when the sender says so.
+fn listen(
+    tcp: TcpListener,
+    admin: UnixListener,
+    api: &Api,
+    config: &Config,
+) -> (watch::Sender<bool>, JoinHandle<()>) {
+    let limits = Limits {
+        header_timeout: Duration::from_millis(config.server.header_timeout_ms),
+        idle_timeout: Duration::from_millis(config.server.idle_timeout_ms),
+        connections_max: descriptors_for(config.server.connections_max),
+        drain_timeout: DRAIN_TIMEOUT,
+    };
+    let (stop, stopped) = watch::channel(false);
+    let public = listener::serve(
+        tcp,
+        http::routes(api),
+        limits,
+        api.metrics.clone(),
+        stopped.clone(),
+    );
+    let private = listener::serve(
+        admin,
+        http::admin_routes(api),
+        limits,
+        api.metrics.clone(),
+        stopped,
+    );
+    let both = tokio::spawn(async move {
+        tokio::join!(public, private);
+    });
+    (stop, both)
+}
+
+async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Failure::failed(format!(
+            "listening on {address} failed: {error}; name another address with --listen, or port 0 for any"
+        ))
+    })
+}
+
+/// The one line on standard output. A reader that has gone away is no reason to fail.
+pub(super) fn announce(line: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+/// Finishes what was accepted and seals the store, within the time that is left.
+async fn stop(running: Running) -> Result<(), Failure> {
+    let stopping = tokio::task::spawn_blocking(|| running.stop());
+    match tokio::time::timeout(STOP_TIMEOUT, stopping).await {
+        Ok(Ok(stopped)) => stopped.map_err(Failure::failed),
+        Ok(Err(error)) => Err(Failure::failed(format!("stopping failed: {error}"))),
+        Err(_) => Err(Failure::failed(
+            "the disk did not finish in time; what was acknowledged is on it, and the next start \
+             recovers it",
+        )),
+    }
+}
+
+/// Raises the limit on open files as far as it goes, and lowers the connections to what fits.
+fn descriptors_for(connections_max: usize) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let open_files = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    let Some(open_files) = open_files else {
+        return connections_max;
+    };
+    let room =
+        usize::try_from(open_files.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX);
+    if room < connections_max {
+        log::warn!(
+            "server.connections_max is {connections_max}, but the limit on open files leaves room \
+             for {room} connections; raise it (ulimit -n, LimitNOFILE=)"
+        );
+    }
+    connections_max.min(room.max(1))
+}
+
+fn terms(config: &Config) -> Terms {
+    Terms {
+        policy: config.policy(),
+        auto_accept: config.apps.auto_accept,
+        services_max_per_app: config.apps.services_max_per_app,
+        queue_max: config.server.queue_max,
+        linger_ms: config.store.commit_linger_ms,
+        linger_commands: config.store.commit_linger_beats,
+        mark_interval_ms: config.store.mark_interval_ms,
+        idle_mark_interval_ms: config.store.idle_mark_interval_ms,
+        tick_ms: config.truth.tick_ms,
+        stall_ms: config.truth.stall_ms,
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        patch_response: config.liveness.patch_response,
+        hide_suspended: config.liveness.hide_suspended,
+        auto_accept: config.apps.auto_accept,
+    }
+}
+
+/// Takes a changed configuration over.
+struct Reloader {
+    config: Config,
+    sources: Sources,
+    settings: watch::Sender<Settings>,
+    registry: Registry,
+}
+
+impl Reloader {
+    fn reload(&mut self) {
+        let new = match Config::load(&self.sources) {
+            Ok(new) => new,
+            Err(error) => {
+                log::error!("SIGHUP: {error}. Everything stays as it was");
+                return;
+            }
+        };
+        let (merged, need_restart) = self.config.reloaded(&new);
+        for key in need_restart {
+            log::warn!("SIGHUP: `{key}` has changed and takes effect at the next start");
+        }
+        let changed = self.config.differences(&merged);
+        log::info!(
+            "SIGHUP: configuration read; {}",
+            if changed.is_empty() {
+                "nothing changed".to_owned()
+            } else {
+                format!("changed: {}", changed.join(", "))
+            }
+        );
+        self.settings.send_replace(settings(&merged));
+        self.registry.reload(terms(&merged));
+        self.config = merged;
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Until SIGTERM or SIGINT; SIGHUP reloads.
+    async fn until_stop(mut self, mut reloader: Reloader) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => break log::info!("SIGTERM: stopping"),
+                _ = self.interrupt.recv() => break log::info!("SIGINT: stopping"),
+                _ = self.hangup.recv() => reloader.reload(),
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What `mepulse admin` asks of a running server, over the data directory's socket. That socket is
+//! as private as the directory itself.
+
+use warp::http::Method;
+use warp::reply::Response as Answer;
+
+use super::Api;
+use super::answer::{self, Problem};
+use super::request::{Request, Segment};
+use super::services::json_array;
+use crate::registry::Entry;
+use crate::wire::report::{Counts, Known, ServiceDetail, ServiceReport, Status};
+
+/// A service of the view, as reports want it.
+#[must_use]
+pub fn known(entry: &Entry) -> Known<'_> {
+    Known {
+        key: &entry.key,
+        service: &entry.service,
+        liveness: &entry.liveness,
+    }
+}
+
+fn only_get(request: &Request) -> Result<(), Problem> {
+    if *request.verb() != Method::GET {
+        return Err(Problem::method("GET, HEAD"));
+    }
+    request.no_query()
+}
+
+/// All services, one report each.
+pub(super) async fn services(request: Request, api: Api) -> Result<Answer, Problem> {
+    only_get(&request)?;
+    let (policy, blind_spots) = {
+        let view = api.registry.view();
+        (view.policy, view.blind_spots.clone())
+    };
+    Ok(answer::ok_stream(json_array(api, move |_, entry| {
+        Some(answer::json(&ServiceReport::new(
+            known(entry),
+            policy.as_ref(),
+            &blind_spots,
+        )))
+    })))
+}
+
+/// One service with all that is known of it.
+pub(super) async fn service(
+    service: Segment,
+    request: Request,
+    api: Api,
+) -> Result<Answer, Problem> {
+    only_get(&request)?;
+    let view = api.registry.view();
+    let entry = service.service()?.and_then(|id| view.service(&id));
+    let entry = entry.ok_or_else(|| Problem::no_service(service.raw()))?;
+    let detail = ServiceDetail::new(known(entry), view.policy.as_ref(), &view.blind_spots);
+    Ok(answer::ok(&detail))
+}
+
+/// The server and its store.
+pub(super) async fn status(request: Request, api: Api) -> Result<Answer, Problem> {
+    only_get(&request)?;
+    let reasons = api
+        .registry
+        .ready()
+        .err()
+        .map(|not_ready| not_ready.reasons);
+    let now = api.registry.now();
+    let view = api.registry.view();
+    let counts = Counts::new(view.apps_count(), |state| view.count(state));
+    let undecodable = u64::try_from(api.metrics.undecodable_rows.get()).unwrap_or(0);
+    let status = Status::running(
+        &api.about,
+        counts,
+        &view.blind_spots,
+        now,
+        reasons,
+        undecodable,
+    );
+    Ok(answer::ok(&status))
+}

@@ -1,0 +1,214 @@
+//! The API's table of contents: which path leads to which handler.
+//!
+//! A path is matched first and the method inside its handler, so that a wrong method is always 405
+//! with `Allow` and a route is never guessed. Handlers return their refusals as values; nothing is
+//! rejected but unknown paths.
+
+mod admin;
+mod answer;
+mod connection;
+pub mod listener;
+mod liveness;
+mod ops;
+mod request;
+mod services;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::reply::Response as Answer;
+
+pub use self::admin::known;
+use self::answer::Problem;
+pub use self::ops::OPENAPI;
+pub use self::request::BodyLimits;
+use self::request::{Request, Segment, request};
+use crate::config::PatchResponse;
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+use crate::wire::Links;
+use crate::wire::report::About;
+
+/// What the handlers share. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    /// The registry.
+    pub registry: Registry,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// How links are made.
+    pub links: Arc<Links>,
+    /// Bounds of request bodies.
+    pub body_limits: BodyLimits,
+    /// What can be changed while running.
+    pub settings: watch::Receiver<Settings>,
+    /// About this server and its store.
+    pub about: Arc<About>,
+}
+
+/// What can be changed while running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// What a plain heartbeat is answered with.
+    pub patch_response: PatchResponse,
+    /// Whether the list of all services leaves SUSPENDED ones out.
+    pub hide_suspended: bool,
+    /// Whether an unknown application is accepted with its first service.
+    pub auto_accept: bool,
+}
+
+impl Api {
+    fn settings(&self) -> Settings {
+        *self.settings.borrow()
+    }
+
+    /// A filter that hands a clone to each handler.
+    fn filter(
+        &self,
+    ) -> impl Filter<Extract = (Api,), Error = std::convert::Infallible> + Clone + use<> {
+        let api = self.clone();
+        warp::any().map(move || api.clone())
+    }
+}
+
+/// Answers, with a refusal rendered for the path it concerns.
+async fn render(
+    path: warp::path::FullPath,
+    handler: impl Future<Output = Result<Answer, Problem>>,
+) -> Answer {
+    handler
+        .await
+        .unwrap_or_else(|problem| problem.into_answer(path.as_str()))
+}
+
+/// The request's own path, for the answer; the handler takes the request.
+macro_rules! route {
+    ($path:expr, $api:expr, |$($segment:ident),*| $handler:path) => {
+        $path
+            .and(warp::path::full())
+            .and(request())
+            .and($api.filter())
+            .then(|$($segment: Segment,)* path, request: Request, api: Api| {
+                render(path, $handler($($segment,)* request, api))
+            })
+            .boxed()
+    };
+}
+
+/// Everything that is served to clients.
+#[must_use]
+pub fn routes(api: &Api) -> BoxedFilter<(Answer,)> {
+    use warp::path;
+    let root = || path!("mec_service_mgmt" / "v1" / ..);
+    let app = || path!("applications" / Segment / ..);
+    let end = path::end;
+
+    // The heartbeat first: it is most of the traffic. The singular form and the one without a root
+    // are how EdgeGallery's requirement writes it.
+    let plural = root()
+        .and(app())
+        .and(path!("services" / Segment / "liveness"));
+    let singular = root()
+        .and(app())
+        .and(path!("service" / Segment / "liveness"));
+    let rootless = app().and(path!("service" / Segment / "liveness"));
+    let heartbeat = route!(plural, api, |app, service| liveness::resource)
+        .or(route!(singular, api, |app, service| liveness::resource))
+        .unify()
+        .or(route!(rootless, api, |app, service| liveness::resource))
+        .unify()
+        .or(route!(
+            root().and(app()).and(path!("liveness")),
+            api,
+            |app| liveness::batch
+        ))
+        .unify();
+
+    // Of one application.
+    let item = root().and(app()).and(path!("services" / Segment));
+    let collection = root().and(app()).and(path!("services"));
+    let owned = route!(item, api, |app, service| services::item)
+        .or(route!(collection, api, |app| services::collection))
+        .unify();
+
+    // Of all applications.
+    let all = route!(root().and(path!("services")), api, || services::all)
+        .or(route!(
+            root().and(path!("services" / Segment)),
+            api,
+            |service| services::by_id
+        ))
+        .unify();
+
+    // For the operator.
+    let ops = route!(path("healthz").and(end()), api, || ops::healthz)
+        .or(route!(path("readyz").and(end()), api, || ops::readyz))
+        .unify()
+        .or(route!(path("metrics").and(end()), api, || ops::metrics))
+        .unify()
+        .or(route!(path("version").and(end()), api, || ops::version))
+        .unify()
+        .or(route!(path("openapi.json").and(end()), api, || {
+            ops::openapi
+        }))
+        .unify();
+
+    heartbeat
+        .or(owned)
+        .unify()
+        .or(all)
+        .unify()
+        .or(ops)
+        .unify()
+        .or(nowhere())
+        .unify()
+        .boxed()
+}
+
+/// What is served on the data directory's socket, to `mepulse admin`.
+#[must_use]
+pub fn admin_routes(api: &Api) -> BoxedFilter<(Answer,)> {
+    use warp::path;
+    route!(path!("admin" / "services"), api, || admin::services)
+        .or(route!(
+            path!("admin" / "services" / Segment),
+            api,
+            |service| admin::service
+        ))
+        .unify()
+        .or(route!(path!("admin" / "status"), api, || admin::status))
+        .unify()
+        .or(nowhere())
+        .unify()
+        .boxed()
+}
+
+/// The heartbeat's route with nothing behind it: the same path, the same body, 204. What a
+/// durable heartbeat costs is measured against this.
+#[must_use]
+pub fn baseline_routes(limits: BodyLimits) -> BoxedFilter<(Answer,)> {
+    use warp::path;
+    path!("mec_service_mgmt" / "v1" / "applications" / Segment / "services" / Segment / "liveness")
+        .and(path::full())
+        .and(request())
+        .then(move |_: Segment, _: Segment, path, request: Request| {
+            let parsed = async move {
+                let body = request.body(limits).await?;
+                crate::wire::liveness::parse_update(&body)?;
+                Ok(answer::no_content())
+            };
+            render(path, parsed)
+        })
+        .or(nowhere())
+        .unify()
+        .boxed()
+}
+
+/// Every other path.
+fn nowhere() -> impl Filter<Extract = (Answer,), Error = std::convert::Infallible> + Clone {
+    warp::path::full()
+        .map(|path: warp::path::FullPath| Problem::no_route().into_answer(path.as_str()))
+}

@@ -1,0 +1,69 @@
+//! For the operator and the orchestrator: health, readiness, metrics, version, the API's document.
+
+use serde_json::json;
+use warp::http::Method;
+use warp::reply::Response as Answer;
+
+use super::Api;
+use super::answer::{self, Problem};
+use super::request::Request;
+use crate::domain::ServiceState;
+
+/// The API as served.
+pub const OPENAPI: &str = include_str!("openapi.json");
+
+fn only_get(request: &Request) -> Result<(), Problem> {
+    if *request.verb() != Method::GET {
+        return Err(Problem::method("GET, HEAD"));
+    }
+    request.no_query()
+}
+
+/// `/healthz`: the process is alive.
+pub(super) async fn healthz(request: Request, _: Api) -> Result<Answer, Problem> {
+    only_get(&request)?;
+    Ok(answer::ok(&json!({"status": "ok"})))
+}
+
+/// `/readyz`: the store commits and verdicts are on time.
+pub(super) async fn readyz(request: Request, api: Api) -> Result<Answer, Problem> {
+    only_get(&request)?;
+    api.registry.ready()?;
+    Ok(answer::ok(&json!({"status": "ready"})))
+}
+
+/// `/metrics`: OpenMetrics text.
+pub(super) async fn metrics(request: Request, api: Api) -> Result<Answer, Problem> {
+    only_get(&request)?;
+    {
+        let view = api.registry.view();
+        for state in ServiceState::ALL {
+            api.metrics.set_services(state, view.count(state));
+        }
+        api.metrics
+            .apps
+            .set(i64::try_from(view.apps_count()).unwrap_or(i64::MAX));
+    }
+    api.metrics
+        .queue_depth
+        .set(i64::try_from(api.registry.queue_depth()).unwrap_or(i64::MAX));
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(answer::ok_text(content_type, api.metrics.text()))
+}
+
+/// `/version`
+pub(super) async fn version(request: Request, api: Api) -> Result<Answer, Problem> {
+    only_get(&request)?;
+    Ok(answer::ok(&json!({
+        "name": env!("CARGO_PKG_NAME"),
+        "version": env!("CARGO_PKG_VERSION"),
+        "schema": api.about.schema,
+        "durability": api.about.durability,
+    })))
+}
+
+/// `/openapi.json`
+pub(super) async fn openapi(request: Request, _: Api) -> Result<Answer, Problem> {
+    only_get(&request)?;
+    Ok(answer::ok_text("application/json", OPENAPI))
+}

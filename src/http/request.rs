@@ -1,0 +1,233 @@
+//! A request as the handlers see it: path parameters strictly decoded, the body bounded in size
+//! and time.
+
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::str::FromStr;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+use warp::Filter;
+use warp::http::{HeaderMap, Method, header};
+
+use super::answer::Problem;
+use crate::domain::{AppInstanceId, ServiceId};
+
+/// What a refused body may still send before the connection is closed on it: a client that is in
+/// the middle of sending sees its answer only when it gets through.
+const DISCARDED_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
+
+/// The request without its path parameters.
+pub(super) struct Request {
+    pub(super) method: Method,
+    query: String,
+    headers: HeaderMap,
+    body: BodyStream,
+}
+
+/// Bounds of a request's body.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyLimits {
+    /// Longest body in bytes.
+    pub bytes: usize,
+    /// It must be complete within so many milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// Takes the request apart; matches always.
+pub(super) fn request() -> impl Filter<Extract = (Request,), Error = warp::Rejection> + Clone {
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    warp::method()
+        .and(query)
+        .and(warp::header::headers_cloned())
+        .and(warp::body::stream())
+        .map(|method, query, headers: HeaderMap, body| Request {
+            method,
+            query,
+            headers,
+            body: Box::pin(whole_parts(body)),
+        })
+}
+
+/// The body's parts as plain bytes.
+fn whole_parts<B: Buf>(
+    body: impl Stream<Item = Result<B, warp::Error>>,
+) -> impl Stream<Item = Result<Bytes, warp::Error>> {
+    body.map(|part| {
+        part.map(|mut part| {
+            let length = part.remaining();
+            part.copy_to_bytes(length)
+        })
+    })
+}
+
+impl Request {
+    /// The method, with HEAD seen as GET (the transport leaves the body out).
+    pub(super) fn verb(&self) -> &Method {
+        if self.method == Method::HEAD {
+            &Method::GET
+        } else {
+            &self.method
+        }
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Refuses query parameters: none is served yet, and silence would be taken for a filter.
+    pub(super) fn no_query(&self) -> Result<(), Problem> {
+        if self.query.is_empty() {
+            return Ok(());
+        }
+        let name = self.query.split(['=', '&']).next().unwrap_or_default();
+        Err(Problem::malformed(format!(
+            "query parameter {name:?} is not supported here; no query parameters are"
+        )))
+    }
+
+    /// What the client prefers to get back (RFC 7240): `Some(true)` for the representation.
+    pub(super) fn prefers_representation(&self) -> Option<bool> {
+        let preferences = self
+            .headers
+            .get_all("prefer")
+            .iter()
+            .filter_map(|v| v.to_str().ok());
+        preferences
+            .flat_map(|value| value.split(','))
+            .find_map(|preference| {
+                let preference = preference.split(';').next().unwrap_or_default();
+                let (name, value) = preference.split_once('=')?;
+                if !name.trim().eq_ignore_ascii_case("return") {
+                    return None;
+                }
+                match value.trim().trim_matches('"') {
+                    "representation" => Some(true),
+                    "minimal" => Some(false),
+                    _ => None,
+                }
+            })
+    }
+
+    /// The application of the path. A contradicting `X-AppInstanceID` header is refused.
+    pub(super) fn application(&self, segment: &Segment) -> Result<AppInstanceId, Problem> {
+        let app = AppInstanceId::parse(&segment.decode("appInstanceId")?)
+            .map_err(|error| Problem::malformed(error.to_string()))?;
+        match self.header("x-appinstanceid") {
+            Some(claimed) if claimed != app.as_str() => Err(Problem::not_yours(format!(
+                "the X-AppInstanceID header names application instance {claimed:?}, the path {:?}",
+                app.as_str()
+            ))),
+            _ => Ok(app),
+        }
+    }
+
+    /// The whole body, bounded in size and time.
+    pub(super) async fn body(self, limits: BodyLimits) -> Result<Bytes, Problem> {
+        let declared = self
+            .header(header::CONTENT_LENGTH.as_str())
+            .and_then(|v| v.parse().ok());
+        let expects_go_ahead = self.headers.contains_key(header::EXPECT);
+        if declared.is_some_and(|bytes: usize| bytes > limits.bytes) && expects_go_ahead {
+            // It has not sent anything yet, and will not.
+            return Err(Problem::too_large(limits.bytes));
+        }
+        let mut collected = pin!(collect(self.body, limits.bytes));
+        // Most bodies are there already; only the others need a timer.
+        let first =
+            futures_util::future::poll_fn(|context| Poll::Ready(collected.as_mut().poll(context)));
+        match first.await {
+            Poll::Ready(body) => body,
+            Poll::Pending => {
+                tokio::time::timeout(Duration::from_millis(limits.timeout_ms), collected)
+                    .await
+                    .unwrap_or_else(|_| Err(Problem::too_slow(limits.timeout_ms)))
+            }
+        }
+    }
+}
+
+async fn collect(mut body: BodyStream, limit: usize) -> Result<Bytes, Problem> {
+    let mut whole: Option<BytesMut> = None;
+    let mut first: Option<Bytes> = None;
+    let mut length = 0;
+    while let Some(part) = body.next().await {
+        let part = part.map_err(|error| {
+            Problem::malformed(format!("the body could not be read to its end: {error}"))
+        })?;
+        length += part.len();
+        if length > limit {
+            if length > DISCARDED_BYTES_MAX {
+                break;
+            }
+            continue;
+        }
+        // One part is the rule, and needs no copy.
+        match (&mut whole, first.take()) {
+            (Some(whole), _) => whole.extend_from_slice(&part),
+            (None, None) => first = Some(part),
+            (None, Some(earlier)) => {
+                let mut joined = BytesMut::with_capacity(length);
+                joined.extend_from_slice(&earlier);
+                joined.extend_from_slice(&part);
+                whole = Some(joined);
+            }
+        }
+    }
+    if length > limit {
+        return Err(Problem::too_large(limit));
+    }
+    Ok(whole.map(BytesMut::freeze).or(first).unwrap_or_default())
+}
+
+/// A path parameter as it came. Decoded by the handler, because a parameter that cannot be decoded
+/// is a malformed request, not an unknown route.
+#[derive(Debug)]
+pub(super) struct Segment(String);
+
+impl FromStr for Segment {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl Segment {
+    /// Strict percent-decoding: every `%` starts two hex digits, and the result is UTF-8.
+    fn decode(&self, name: &str) -> Result<String, Problem> {
+        let undecodable = || {
+            Problem::malformed(format!(
+                "{name} in the path is not valid percent-encoded UTF-8: {:?}",
+                self.0
+            ))
+        };
+        let mut rest = self.0.as_bytes();
+        while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
+            let digits = rest.get(at + 1..at + 3).ok_or_else(undecodable)?;
+            if !digits.iter().all(u8::is_ascii_hexdigit) {
+                return Err(undecodable());
+            }
+            rest = &rest[at + 3..];
+        }
+        percent_encoding::percent_decode_str(&self.0)
+            .decode_utf8()
+            .map(std::borrow::Cow::into_owned)
+            .map_err(|_| undecodable())
+    }
+
+    /// A service id. What is no UUID cannot be one of ours: unknown, not malformed, because the
+    /// standard leaves the form of the id to the platform.
+    pub(super) fn service(&self) -> Result<Option<ServiceId>, Problem> {
+        Ok(ServiceId::parse(&self.decode("serviceId")?))
+    }
+
+    /// The parameter for messages.
+    pub(super) fn raw(&self) -> &str {
+        &self.0
+    }
+}

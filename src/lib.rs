@@ -1,0 +1,22 @@
+//! mepulse keeps the truth about which MEC application services are alive.
+//!
+//! The rooms, in reading order (ARCHITECTURE.md tells more):
+//!
+//! * [`domain`]: the standard's nouns and our rules, pure
+//! * [`clock`]: the only reader of machine time
+//! * [`wire`]: JSON of MEC 011
+//! * [`store`]: durable state behind a small seam; the only room that knows bytes
+//! * [`registry`]: the use cases, and the one writer
+//! * [`http`]: routes, the accept loop, status codes
+//! * [`config`], [`metrics`]
+//! * [`cli`]: the commands; builds everything inward-out and stops it outward-in
+
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod domain;
+pub mod http;
+pub mod metrics;
+pub mod registry;
+pub mod store;
+pub mod wire;

@@ -1,0 +1,212 @@
+//! Every metric by name, with its unit. Served as OpenMetrics text.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::domain::{BlindCause, ServiceState};
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Heartbeats accepted, those of batches included.
+    pub heartbeats: Counter,
+    /// Services registered.
+    pub registrations: Counter,
+    /// Services removed by their producers.
+    pub deregistrations: Counter,
+    /// Services suspended for silence.
+    pub verdicts: Counter,
+    /// Suspended services that beat again.
+    pub revivals: Counter,
+    /// Writes refused because the queue was full.
+    pub refused: Counter,
+    /// Commits.
+    pub commits: Counter,
+    /// How long a commit took.
+    pub commit_seconds: Histogram,
+    /// From the deadline to the committed verdict.
+    pub expiry_lag_seconds: Histogram,
+    /// Rows skipped at start because they cannot be decoded.
+    pub undecodable_rows: Gauge,
+    /// Open connections.
+    pub connections: Gauge,
+    /// Connections refused because too many were open.
+    pub connections_refused: Counter,
+    /// Commands that wait for the writer; set when scraped.
+    pub queue_depth: Gauge,
+    /// Known applications; set when scraped.
+    pub apps: Gauge,
+    services: Family<StateLabel, Gauge>,
+    responses: Family<CodeLabel, Counter>,
+    blind_milliseconds: Family<CauseLabel, Counter>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CodeLabel {
+    code: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CauseLabel {
+    cause: &'static str,
+}
+
+/// From 100 µs (a fast disk) to 10 s (a stalled one).
+const SECONDS: [f64; 16] = [
+    0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
+
+impl Metrics {
+    /// All at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("mepulse"),
+            heartbeats: Counter::default(),
+            registrations: Counter::default(),
+            deregistrations: Counter::default(),
+            verdicts: Counter::default(),
+            revivals: Counter::default(),
+            refused: Counter::default(),
+            commits: Counter::default(),
+            commit_seconds: Histogram::new(SECONDS),
+            expiry_lag_seconds: Histogram::new(SECONDS),
+            undecodable_rows: Gauge::default(),
+            connections: Gauge::default(),
+            connections_refused: Counter::default(),
+            queue_depth: Gauge::default(),
+            apps: Gauge::default(),
+            services: Family::default(),
+            responses: Family::default(),
+            blind_milliseconds: Family::default(),
+        };
+        metrics.name_all();
+        metrics
+    }
+
+    fn name_all(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("heartbeats", "Heartbeats accepted", self.heartbeats.clone());
+        registry.register(
+            "registrations",
+            "Services registered",
+            self.registrations.clone(),
+        );
+        registry.register(
+            "deregistrations",
+            "Services removed by their producers",
+            self.deregistrations.clone(),
+        );
+        registry.register(
+            "verdicts",
+            "Services suspended for silence",
+            self.verdicts.clone(),
+        );
+        registry.register(
+            "revivals",
+            "Suspended services that beat again",
+            self.revivals.clone(),
+        );
+        registry.register(
+            "refused",
+            "Writes refused: the queue was full",
+            self.refused.clone(),
+        );
+        registry.register("commits", "Commits to the store", self.commits.clone());
+        registry.register_with_unit(
+            "commit",
+            "How long a commit took",
+            Unit::Seconds,
+            self.commit_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "expiry_lag",
+            "From a deadline to the committed verdict",
+            Unit::Seconds,
+            self.expiry_lag_seconds.clone(),
+        );
+        registry.register(
+            "undecodable_rows",
+            "Rows skipped at start because they cannot be decoded",
+            self.undecodable_rows.clone(),
+        );
+        registry.register("connections", "Open connections", self.connections.clone());
+        registry.register(
+            "connections_refused",
+            "Connections refused: too many were open",
+            self.connections_refused.clone(),
+        );
+        registry.register(
+            "queue_depth",
+            "Writes that wait for the disk",
+            self.queue_depth.clone(),
+        );
+        registry.register("apps", "Known application instances", self.apps.clone());
+        registry.register(
+            "services",
+            "Registered services by state",
+            self.services.clone(),
+        );
+        registry.register(
+            "http_responses",
+            "Answers by status code",
+            self.responses.clone(),
+        );
+        registry.register(
+            "blind_milliseconds",
+            "Time that was not watched, by cause",
+            self.blind_milliseconds.clone(),
+        );
+    }
+
+    /// Counts an answer.
+    pub fn response(&self, code: u16) {
+        self.responses.get_or_create(&CodeLabel { code }).inc();
+    }
+
+    /// Counts a blind spot.
+    pub fn blind(&self, cause: BlindCause, length_ms: u64) {
+        let label = CauseLabel {
+            cause: cause.as_str(),
+        };
+        self.blind_milliseconds
+            .get_or_create(&label)
+            .inc_by(length_ms);
+    }
+
+    /// Sets how many services are in a state.
+    pub fn set_services(&self, state: ServiceState, count: usize) {
+        let label = StateLabel {
+            state: state.as_str(),
+        };
+        self.services
+            .get_or_create(&label)
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// The OpenMetrics text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,267 @@
+//! From a store to a running registry: builds the view, carries steady time over the outage,
+//! records it as a blind spot, mends the expiry index.
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+
+use super::health::Health;
+use super::queue::Queue;
+use super::view::{Entry, View};
+use super::writer::{self, Writer};
+use super::{Error, Inner, Registry, Running, Terms};
+use crate::clock::{Clock, Machine, Stopwatch};
+use crate::domain::timeline::{self, Resumed};
+use crate::domain::{BlindCause, BlindSpot, Liveness, Mark, Reading, Service, ServiceKey, Steady};
+use crate::metrics::Metrics;
+use crate::store::{self, Armed, Batch, Row, SkippedRow, Store};
+
+/// A loaded store, before anything is written.
+pub struct Boot {
+    store: Box<dyn Store>,
+    view: View,
+    mark: Option<Mark>,
+    skipped: Vec<SkippedRow>,
+    /// The newest steady value in the store; time may not resume before it.
+    newest: Option<Steady>,
+    orphans: Vec<Armed>,
+}
+
+impl Boot {
+    /// Reads everything. Rows that cannot be decoded are skipped, counted and logged.
+    ///
+    /// # Errors
+    /// When the store itself fails to read.
+    pub fn load(store: Box<dyn Store>) -> Result<Self, store::Error> {
+        let stopwatch = Stopwatch::start();
+        let mut view = View::default();
+        let mut registered: HashMap<ServiceKey, Arc<Service>> = HashMap::new();
+        let mut orphans = Vec::new();
+        let mut newest = None;
+        let loaded = store.load(&mut |row| match row {
+            Row::App(app, record) => view.add_app(app, record),
+            Row::Service(key, service) => {
+                registered.insert(key, Arc::new(service));
+            }
+            Row::Liveness(key, liveness) => {
+                newest = newest.max(liveness.newest());
+                if let Some(service) = registered.remove(&key) {
+                    add(&mut view, key, service, liveness);
+                }
+            }
+            Row::Armed(armed) => orphans.extend(place(&mut view, armed)),
+        })?;
+        for skipped in &loaded.skipped {
+            let SkippedRow { tree, key, reason } = skipped;
+            log::error!("skipped a row of {tree} with key {key}: {reason}");
+        }
+        for key in registered.keys() {
+            log::error!(
+                "skipped service {} of {}: its liveness is missing",
+                key.service,
+                key.app
+            );
+        }
+        let newest = newest.max(loaded.blind_spots.iter().map(|spot| spot.end).max());
+        view.blind_spots = loaded.blind_spots;
+        view.policy = loaded.policy;
+        let services = view.services().count();
+        log::info!(
+            "loaded {services} services in {} ms",
+            stopwatch.elapsed_ms()
+        );
+        Ok(Self {
+            store,
+            view,
+            mark: loaded.mark,
+            skipped: loaded.skipped,
+            newest,
+            orphans,
+        })
+    }
+
+    /// What was loaded.
+    #[must_use]
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// The last mark.
+    #[must_use]
+    pub fn mark(&self) -> Option<&Mark> {
+        self.mark.as_ref()
+    }
+
+    /// Rows that could not be decoded.
+    #[must_use]
+    pub fn skipped(&self) -> &[SkippedRow] {
+        &self.skipped
+    }
+
+    /// Steady time at a reading, were the server started now.
+    #[must_use]
+    pub fn resume(&self, reading: &Reading) -> Resumed {
+        let newest = self.newest.unwrap_or(Steady::from_ms(0));
+        match &self.mark {
+            Some(mark) => timeline::resume(mark, newest, reading),
+            // The first start; or a damaged mark, then the wall clock is all there is.
+            None => Resumed {
+                steady: Steady::from_ms(reading.wall.as_ms()).max(newest),
+                length_known: false,
+            },
+        }
+    }
+
+    /// Gives the store back, unchanged.
+    #[must_use]
+    pub fn into_store(self) -> Box<dyn Store> {
+        self.store
+    }
+
+    /// The stretch that ends now because nobody watched; none at the very first start.
+    fn outage(&self, resumed: Resumed) -> Option<BlindSpot> {
+        let (start, cause) = match &self.mark {
+            Some(mark) if mark.clean_stop => (mark.steady, BlindCause::PlannedStop),
+            Some(mark) => (mark.steady, BlindCause::Down),
+            None => (self.newest?, BlindCause::Down),
+        };
+        let Resumed {
+            steady: end,
+            length_known,
+        } = resumed;
+        Some(BlindSpot {
+            start,
+            end,
+            cause,
+            length_known,
+        })
+    }
+
+    /// Starts the registry. The listener must accept already: the blind spot of the outage ends
+    /// here. Blind spot, mark and policy are one commit, before the first answer.
+    ///
+    /// # Errors
+    /// When the store fails; nothing was acknowledged then.
+    pub fn start(
+        mut self,
+        terms: Terms,
+        machine: Arc<dyn Machine>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Running, Error> {
+        let reading = machine.read();
+        let resumed = self.resume(&reading);
+        let clock = Clock::anchored(machine, resumed.steady, &reading);
+        let outage = self.outage(resumed);
+        // A blind spot that ended before every running timer began can move no deadline.
+        let oldest_base = self
+            .view
+            .services()
+            .filter_map(|e| Some(e.liveness.running()?.0.base))
+            .min();
+        let (mut blind_spots, forgotten): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.view.blind_spots)
+                .into_iter()
+                .filter(|spot| outage.is_none_or(|outage| outage.start != spot.start))
+                .partition(|spot| oldest_base.is_some_and(|oldest| spot.end >= oldest));
+        if let Some(outage) = &outage {
+            let length_ms = outage.end.ms_since(outage.start);
+            let measured = if outage.length_known {
+                ""
+            } else {
+                " (not measurable)"
+            };
+            log::info!(
+                "blind for {length_ms} ms{measured}, cause {}: nobody is charged for it",
+                outage.cause.as_str()
+            );
+            metrics.blind(outage.cause, length_ms);
+            blind_spots.push(*outage);
+            blind_spots.sort_by_key(|spot| spot.start);
+        }
+        self.view.blind_spots = blind_spots;
+        self.view.policy = Some(terms.policy);
+        let now = clock.now();
+        let batch = Batch {
+            blind_spots: outage.into_iter().collect(),
+            forget_blind_spots: forgotten.iter().map(|spot| spot.start).collect(),
+            mark: Some(writer::mark(now, reading, false)),
+            policy: Some(terms.policy),
+            ..Batch::default()
+        };
+        if let Err(error) = self.store.commit(&batch) {
+            log::error!("the first commit failed: {error}");
+            self.store.abandon();
+            return Err(Error::Failed);
+        }
+        metrics
+            .undecodable_rows
+            .set(i64::try_from(self.skipped.len()).unwrap_or(i64::MAX));
+        let mend = writer::late_entries(&self.view, &terms.policy);
+        if !mend.is_empty() || !self.orphans.is_empty() {
+            log::info!(
+                "mending the expiry index: {} entries missing or late, {} belong to nobody",
+                mend.len(),
+                self.orphans.len()
+            );
+        }
+        let inner = Arc::new(Inner {
+            queue: Arc::new(Queue::new(terms.queue_max)),
+            view: Arc::new(RwLock::new(self.view)),
+            health: Arc::new(Health::new(now.steady)),
+            clock: clock.clone(),
+            tick_ms: terms.tick_ms,
+            stall_ms: terms.stall_ms,
+            metrics: metrics.clone(),
+        });
+        let mut writer = Writer {
+            store: self.store,
+            view: inner.view.clone(),
+            queue: inner.queue.clone(),
+            health: inner.health.clone(),
+            metrics,
+            clock,
+            terms,
+            mend,
+            last_mark: now.steady,
+        };
+        if let Err(error) = writer::mend_all(&mut writer, self.orphans) {
+            log::error!("mending the expiry index failed: {error}");
+            writer.store.abandon();
+            return Err(Error::Failed);
+        }
+        Running::start(Registry(inner), writer)
+    }
+}
+
+/// Adds a loaded service; its application row may be missing only if it could not be decoded.
+fn add(view: &mut View, key: ServiceKey, service: Arc<Service>, liveness: Liveness) {
+    let Some(app) = view.shared_app(&key.app) else {
+        log::error!(
+            "skipped service {} of {}: its application is missing",
+            key.service,
+            key.app
+        );
+        return;
+    };
+    let key = ServiceKey {
+        app,
+        service: key.service,
+    };
+    view.put(Entry {
+        key,
+        service,
+        liveness,
+        armed: None,
+    });
+}
+
+/// Takes an entry of the expiry index over into the view; gives back the one that has to go.
+fn place(view: &mut View, armed: Armed) -> Option<Armed> {
+    match view.entry_mut(&armed.key) {
+        // The index is walked from early to late, so the first one found is the one to keep.
+        Some(entry) if entry.armed.is_none() && entry.liveness.running().is_some() => {
+            entry.armed = Some(armed.at);
+            None
+        }
+        _ => Some(armed),
+    }
+}

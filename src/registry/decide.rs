@@ -1,0 +1,472 @@
+//! Decides what commands do, without doing it: pure but for the collected answers.
+//!
+//! [`Pending`] is an overlay over the view. Each command sees what the earlier ones of its batch
+//! decided; nothing is visible outside until the batch is on the disk and [`Outcome::install`]ed.
+//! A refused command answers its own caller and spoils nobody else's.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::command::{Ack, BatchOutcome, BeatAnswer, Command};
+use super::view::{Entry, View};
+use super::{Error, Terms};
+use crate::domain::liveness::{BeatRefusal, Beaten};
+use crate::domain::silence::deadline;
+use crate::domain::{
+    AppInstanceId, BlindSpot, Heartbeat, Liveness, Moment, Policy, ProducerState, Service,
+    ServiceId, ServiceKey, ServiceState, Steady,
+};
+use crate::store::{AppRecord, Armed, Batch};
+
+/// What a batch of commands has decided so far.
+pub(super) struct Pending<'a> {
+    view: &'a View,
+    terms: &'a Terms,
+    now: Moment,
+    apps: HashMap<AppInstanceId, PendingApp>,
+    services: HashMap<ServiceId, Option<Entry>>,
+    /// Entries of the expiry index that belong to nobody.
+    orphans: Vec<Armed>,
+    acks: Vec<Ack>,
+    tally: Tally,
+}
+
+#[derive(Default)]
+struct PendingApp {
+    is_new: Option<AppRecord>,
+    added: BTreeSet<ServiceId>,
+    removed: BTreeSet<ServiceId>,
+}
+
+/// What happened in a batch, for metrics and logs.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) beats: u64,
+    pub(super) registered: u64,
+    pub(super) removed: u64,
+    pub(super) revived: u64,
+    /// Suspended services with the deadline that passed.
+    pub(super) suspended: Vec<(ServiceKey, Steady)>,
+}
+
+/// A decided batch.
+pub(super) struct Outcome {
+    /// For the store.
+    pub(super) batch: Batch,
+    /// For the callers, once it is on the disk.
+    pub(super) acks: Vec<Ack>,
+    pub(super) tally: Tally,
+    apps: Vec<(AppInstanceId, AppRecord)>,
+    services: HashMap<ServiceId, Option<Entry>>,
+}
+
+/// When the running timer of an entry must be looked at; `None` when none runs.
+///
+/// An entry that is already armed early enough stays where it is: that is what makes a plain beat
+/// cost no index write.
+pub(super) fn armed(entry: &Entry, policy: &Policy, blind_spots: &[BlindSpot]) -> Option<Steady> {
+    let (running, agreement) = entry.liveness.running()?;
+    let deadline = deadline(&policy.timer(running, agreement), blind_spots);
+    Some(entry.armed.map_or(deadline, |armed| armed.min(deadline)))
+}
+
+impl<'a> Pending<'a> {
+    pub(super) fn new(view: &'a View, terms: &'a Terms, now: Moment) -> Self {
+        Self {
+            view,
+            terms,
+            now,
+            apps: HashMap::new(),
+            services: HashMap::new(),
+            orphans: Vec::new(),
+            acks: Vec::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Decides one command of a client.
+    pub(super) fn decide(&mut self, command: Command) {
+        let ack = match command {
+            Command::Register {
+                key,
+                service,
+                state,
+                reply,
+            } => Ack::Entry(reply, self.register(key, service, state)),
+            Command::Replace {
+                key,
+                service,
+                state,
+                reply,
+            } => Ack::Entry(reply, self.replace(&key, service, state)),
+            Command::Remove { key, reply } => Ack::Removed(reply, self.remove(&key)),
+            Command::Beat {
+                key,
+                heartbeat,
+                reply,
+            } => {
+                let answer = self.beat(&key, heartbeat);
+                Ack::Beat(reply, answer.map_err(|refused| refused.into_error(&key)))
+            }
+            Command::BeatMany {
+                app,
+                services,
+                heartbeat,
+                reply,
+            } => Ack::Batch(reply, self.beat_many(&app, services, heartbeat)),
+            // The registry's own commands are the writer's.
+            Command::Pulse {
+                done: Some(done), ..
+            } => Ack::Pulse(done),
+            Command::Pulse { done: None, .. } | Command::Reload(_) => return,
+        };
+        self.acks.push(ack);
+    }
+
+    fn entry(&self, id: &ServiceId) -> Option<&Entry> {
+        match self.services.get(id) {
+            Some(pending) => pending.as_ref(),
+            None => self.view.service(id),
+        }
+    }
+
+    fn entry_of(&self, key: &ServiceKey) -> Result<&Entry, Error> {
+        if !self.knows(&key.app) {
+            return Err(Error::UnknownApp(key.app.clone()));
+        }
+        self.entry(&key.service)
+            .filter(|entry| entry.key.app == key.app)
+            .ok_or(Error::UnknownService(key.service))
+    }
+
+    fn knows(&self, app: &AppInstanceId) -> bool {
+        self.view.app(app).is_some()
+            || self
+                .apps
+                .get(app)
+                .is_some_and(|pending| pending.is_new.is_some())
+    }
+
+    /// Takes over a changed entry, with its place in the expiry index.
+    fn put(&mut self, mut entry: Entry) {
+        entry.armed = armed(&entry, &self.terms.policy, &self.view.blind_spots);
+        self.services.insert(entry.key.service, Some(entry));
+    }
+
+    fn register(
+        &mut self,
+        key: ServiceKey,
+        service: Arc<Service>,
+        state: ProducerState,
+    ) -> Result<Entry, Error> {
+        if !self.knows(&key.app) && !self.terms.auto_accept {
+            return Err(Error::UnknownApp(key.app));
+        }
+        let registered = self.view.app(&key.app).map_or(0, |app| app.services.len());
+        let pending = self.apps.entry(key.app.clone()).or_default();
+        let limit = self.terms.services_max_per_app;
+        if registered + pending.added.len() >= limit + pending.removed.len() {
+            return Err(Error::TooManyServices { limit });
+        }
+        if self.view.app(&key.app).is_none() && pending.is_new.is_none() {
+            pending.is_new = Some(AppRecord {
+                created: self.now.wall,
+            });
+        }
+        pending.added.insert(key.service);
+        let offer = service.liveness_offer;
+        let liveness = Liveness::registered(state, offer, &self.terms.policy, self.now);
+        let app = self.view.shared_app(&key.app).unwrap_or(key.app);
+        let key = ServiceKey {
+            app,
+            service: key.service,
+        };
+        let entry = Entry {
+            key,
+            service,
+            liveness,
+            armed: None,
+        };
+        self.put(entry.clone());
+        self.tally.registered += 1;
+        Ok(entry)
+    }
+
+    fn replace(
+        &mut self,
+        key: &ServiceKey,
+        service: Arc<Service>,
+        state: ServiceState,
+    ) -> Result<Entry, Error> {
+        let old = self.entry_of(key)?;
+        let offer = service.liveness_offer;
+        let liveness = old
+            .liveness
+            .replaced(state, offer, &self.terms.policy, self.now)
+            .map_err(|_| Error::SuspendedByProducer)?;
+        let service = match offer {
+            Some(_) => service,
+            // Saying nothing about heartbeats keeps what was agreed on.
+            None => Arc::new(Service {
+                liveness_offer: old.service.liveness_offer,
+                ..Arc::unwrap_or_clone(service)
+            }),
+        };
+        let service = if *old.service == *service {
+            old.service.clone()
+        } else {
+            service
+        };
+        let entry = Entry {
+            service,
+            liveness,
+            ..old.clone()
+        };
+        self.put(entry.clone());
+        Ok(entry)
+    }
+
+    fn remove(&mut self, key: &ServiceKey) -> Result<(), Error> {
+        let app = self.entry_of(key)?.key.app.clone();
+        self.services.insert(key.service, None);
+        let pending = self.apps.entry(app).or_default();
+        if !pending.added.remove(&key.service) {
+            pending.removed.insert(key.service);
+        }
+        self.tally.removed += 1;
+        Ok(())
+    }
+
+    fn beat(&mut self, key: &ServiceKey, heartbeat: Heartbeat) -> Result<BeatAnswer, Refused> {
+        let old = self.entry_of(key).map_err(Refused::Unknown)?;
+        let Beaten {
+            liveness,
+            new_interval,
+            revived,
+        } = old
+            .liveness
+            .beat(
+                heartbeat,
+                old.service.liveness_offer,
+                &self.terms.policy,
+                self.now,
+            )
+            .map_err(Refused::Beat)?;
+        let entry = Entry {
+            liveness: Liveness::Monitored(liveness),
+            ..old.clone()
+        };
+        self.put(entry);
+        self.tally.beats += 1;
+        self.tally.revived += u64::from(revived);
+        Ok(BeatAnswer {
+            liveness,
+            new_interval,
+        })
+    }
+
+    /// All or nothing only where the request itself is wrong; else one outcome per service.
+    fn beat_many(
+        &mut self,
+        app: &AppInstanceId,
+        services: Option<Vec<ServiceId>>,
+        heartbeat: Heartbeat,
+    ) -> Result<Vec<(ServiceId, BatchOutcome)>, Error> {
+        if !self.knows(app) {
+            return Err(Error::UnknownApp(app.clone()));
+        }
+        let mut seen = HashSet::new();
+        let services = services.unwrap_or_else(|| self.monitored_services(app));
+        let services: Vec<_> = services.into_iter().filter(|id| seen.insert(*id)).collect();
+        // The promise is checked for all before the first one beats.
+        if let Some(promise) = heartbeat.promise {
+            for id in &services {
+                let interval = self
+                    .entry(id)
+                    .filter(|entry| entry.key.app == *app)
+                    .and_then(|entry| entry.liveness.monitored())
+                    .map(|monitored| monitored.agreement.counting());
+                if let Some(interval) = interval.filter(|i| promise.as_ms() > i.as_ms()) {
+                    return Err(Error::PromiseTooLong {
+                        service: *id,
+                        interval,
+                    });
+                }
+            }
+        }
+        let beat = |service| {
+            let key = ServiceKey {
+                app: app.clone(),
+                service,
+            };
+            let outcome = match self.beat(&key, heartbeat) {
+                Ok(BeatAnswer {
+                    liveness,
+                    new_interval: true,
+                }) => BatchOutcome::NewInterval(liveness.agreement.shown()),
+                Ok(_) => BatchOutcome::Alive,
+                Err(Refused::Beat(BeatRefusal::Inactive)) => BatchOutcome::Inactive,
+                Err(Refused::Unknown(_) | Refused::Beat(_)) => BatchOutcome::Unknown,
+            };
+            (service, outcome)
+        };
+        Ok(services.into_iter().map(beat).collect())
+    }
+
+    fn monitored_services(&self, app: &AppInstanceId) -> Vec<ServiceId> {
+        let known = self.view.app(app).into_iter().flat_map(|app| &app.services);
+        let added = self
+            .apps
+            .get(app)
+            .into_iter()
+            .flat_map(|pending| &pending.added);
+        let mut services: Vec<_> = known
+            .chain(added)
+            .copied()
+            .filter(|id| {
+                self.entry(id)
+                    .is_some_and(|entry| entry.liveness.monitored().is_some())
+            })
+            .collect();
+        services.sort_unstable();
+        services
+    }
+
+    /// Looks at due entries of the expiry index, as of the instant `at`: re-arms those that have
+    /// beaten or got credit since, suspends the others.
+    pub(super) fn judge(&mut self, due: Vec<Armed>, at: Steady) {
+        for due in due {
+            let id = due.key.service;
+            let on_disk = self.view.service_of(&due.key).and_then(|entry| entry.armed);
+            if on_disk != Some(due.at) {
+                self.orphans.push(due);
+                continue;
+            }
+            // Changed earlier in this batch, or gone: then its place in the index changes with it.
+            let Some(entry) = self.entry(&id).filter(|entry| entry.armed == Some(due.at)) else {
+                continue;
+            };
+            let unarmed = Entry {
+                armed: None,
+                ..entry.clone()
+            };
+            let deadline = armed(&unarmed, &self.terms.policy, &self.view.blind_spots);
+            match (deadline, unarmed.liveness.expired(self.now.steady)) {
+                (Some(deadline), Some(liveness)) if deadline <= at => {
+                    self.tally.suspended.push((due.key, deadline));
+                    self.put(Entry {
+                        liveness,
+                        ..unarmed
+                    });
+                }
+                _ => self.put(unarmed),
+            }
+        }
+    }
+
+    /// Brings a running timer's index entry forward where it is later than its deadline (after the
+    /// grace was made smaller), or puts in a missing one.
+    pub(super) fn mend(&mut self, id: &ServiceId) {
+        if let Some(entry) = self.entry(id) {
+            let entry = entry.clone();
+            self.put(entry);
+        }
+    }
+
+    /// Entries of the expiry index that are to go.
+    pub(super) fn drop_orphans(&mut self, orphans: impl IntoIterator<Item = Armed>) {
+        self.orphans.extend(orphans);
+    }
+
+    /// Folds everything into one batch for the store.
+    pub(super) fn fold(self) -> Outcome {
+        let mut batch = Batch {
+            disarm: self.orphans,
+            ..Batch::default()
+        };
+        let apps: Vec<_> = self
+            .apps
+            .into_iter()
+            .filter_map(|(app, pending)| Some((app, pending.is_new?)))
+            .collect();
+        batch.apps.clone_from(&apps);
+        for (id, new) in &self.services {
+            let old = self.view.service(id);
+            let Some(key) = new.as_ref().or(old).map(|entry| &entry.key) else {
+                continue;
+            };
+            let (old_armed, new_armed) = (
+                old.and_then(|entry| entry.armed),
+                new.as_ref().and_then(|entry| entry.armed),
+            );
+            if old_armed != new_armed {
+                let armed = |at| Armed {
+                    at,
+                    key: key.clone(),
+                };
+                batch.disarm.extend(old_armed.map(armed));
+                batch.arm.extend(new_armed.map(armed));
+            }
+            match (old, new) {
+                (old, Some(new)) => {
+                    if old.is_none_or(|old| !Arc::ptr_eq(&old.service, &new.service)) {
+                        batch
+                            .services
+                            .push((key.clone(), Some(new.service.clone())));
+                    }
+                    if old.is_none_or(|old| old.liveness != new.liveness) {
+                        batch.liveness.push((key.clone(), Some(new.liveness)));
+                    }
+                }
+                (Some(_), None) => {
+                    batch.services.push((key.clone(), None));
+                    batch.liveness.push((key.clone(), None));
+                }
+                (None, None) => {}
+            }
+        }
+        Outcome {
+            batch,
+            acks: self.acks,
+            tally: self.tally,
+            apps,
+            services: self.services,
+        }
+    }
+}
+
+/// Why a beat did nothing.
+enum Refused {
+    Unknown(Error),
+    Beat(BeatRefusal),
+}
+
+impl Refused {
+    fn into_error(self, key: &ServiceKey) -> Error {
+        match self {
+            Self::Unknown(error) => error,
+            Self::Beat(BeatRefusal::NotMonitored) => Error::NoLiveness(key.service),
+            Self::Beat(BeatRefusal::Inactive) => Error::Inactive(key.service),
+            Self::Beat(BeatRefusal::PromiseTooLong { interval }) => Error::PromiseTooLong {
+                service: key.service,
+                interval,
+            },
+        }
+    }
+}
+
+impl Outcome {
+    /// Takes the decisions over into the view: they are on the disk.
+    pub(super) fn install(self, view: &mut View) -> (Vec<Ack>, Tally) {
+        for (app, record) in self.apps {
+            view.add_app(app, record);
+        }
+        for (id, entry) in self.services {
+            match entry {
+                Some(entry) => view.put(entry),
+                None => view.remove(&id),
+            }
+        }
+        (self.acks, self.tally)
+    }
+}

@@ -1,0 +1,368 @@
+//! The use cases, and the one writer behind them.
+//!
+//! [`Registry`] is a cheap handle. Reads go to the in-memory view; every change goes through one
+//! bounded queue to one writer thread, which decides, commits and answers in batches: an answer
+//! means that it is on the disk. See `queue`, `writer`, `decide`, `scanner`, `boot` in that order.
+
+mod boot;
+mod command;
+mod decide;
+mod health;
+mod queue;
+mod scanner;
+mod view;
+mod writer;
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::thread::JoinHandle;
+
+use tokio::sync::oneshot;
+
+pub use self::boot::Boot;
+pub use self::command::{BatchOutcome, BeatAnswer};
+use self::command::{Command, Reply};
+use self::health::Health;
+use self::queue::Queue;
+pub use self::view::{App, Entry, View};
+use self::writer::Writer;
+use crate::clock::Clock;
+use crate::domain::silence::deadline;
+use crate::domain::{
+    AppInstanceId, BlindSpot, Heartbeat, LivenessInterval, Moment, Policy, ProducerState, Service,
+    ServiceId, ServiceKey, ServiceState, Steady,
+};
+use crate::metrics::Metrics;
+
+/// The operator's choices that the registry goes by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// Bounds and grace.
+    pub policy: Policy,
+    /// Whether an unknown application is accepted with its first service.
+    pub auto_accept: bool,
+    /// Services per application.
+    pub services_max_per_app: usize,
+    /// Commands that may wait for the writer.
+    pub queue_max: usize,
+    /// A small batch waits so long for company, in milliseconds.
+    pub linger_ms: u64,
+    /// From so many commands on it does not wait.
+    pub linger_commands: usize,
+    /// A mark joins a commit when the last one is so old, in milliseconds.
+    pub mark_interval_ms: u64,
+    /// Without commits a mark is written this often, in milliseconds.
+    pub idle_mark_interval_ms: u64,
+    /// The pulse's period in milliseconds.
+    pub tick_ms: u64,
+    /// The registry is not ready when its pulse is later than this, in milliseconds.
+    pub stall_ms: u64,
+}
+
+/// Why a use case did not happen. Says what the caller can do, not how HTTP says it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// No such application.
+    #[error("application instance {0} is not known here")]
+    UnknownApp(AppInstanceId),
+    /// No such service of this application.
+    #[error("this application has no service {0}; if it was registered before, register it anew")]
+    UnknownService(ServiceId),
+    /// The service agreed on no heartbeat.
+    #[error(
+        "service {0} agreed on no heartbeat (no livenessInterval was offered), so it has no liveness resource"
+    )]
+    NoLiveness(ServiceId),
+    /// A heartbeat cannot switch a service on.
+    #[error(
+        "service {0} is INACTIVE; a heartbeat confirms a service but never switches it on: PUT it with state ACTIVE first"
+    )]
+    Inactive(ServiceId),
+    /// The promise is longer than the interval.
+    #[error("retryInterval must be at most the interval of service {service}, {} s", .interval.as_secs())]
+    PromiseTooLong {
+        /// Which service.
+        service: ServiceId,
+        /// Its interval.
+        interval: LivenessInterval,
+    },
+    /// SUSPENDED was asked for.
+    #[error("state SUSPENDED is the platform's to declare; a producer sets ACTIVE or INACTIVE")]
+    SuspendedByProducer,
+    /// The application's share is used up.
+    #[error(
+        "this application has its maximum of {limit} services; remove one first, or have the operator raise apps.services_max_per_app"
+    )]
+    TooManyServices {
+        /// The share.
+        limit: usize,
+    },
+    /// The queue is full.
+    #[error("too many requests wait for the disk; try again in a moment")]
+    Busy,
+    /// The server is going down.
+    #[error("the server is stopping; try again when it is back")]
+    Stopping,
+    /// The store failed. Whether the change happened is unknown.
+    #[error(
+        "the store failed; whether this was stored is unknown. Try again when the server is back"
+    )]
+    Failed,
+}
+
+/// Why the registry is not ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotReady {
+    /// One sentence each.
+    pub reasons: Vec<String>,
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct Registry(Arc<Inner>);
+
+struct Inner {
+    queue: Arc<Queue>,
+    view: Arc<RwLock<View>>,
+    health: Arc<Health>,
+    clock: Clock,
+    tick_ms: u64,
+    stall_ms: u64,
+    metrics: Arc<Metrics>,
+}
+
+/// A started registry: the handle, and the writer's thread to wait for at the end.
+pub struct Running {
+    registry: Registry,
+    writer: JoinHandle<Result<(), Error>>,
+}
+
+impl Running {
+    /// Starts the writer's thread.
+    fn start(registry: Registry, writer: Writer) -> Result<Self, Error> {
+        let thread = std::thread::Builder::new().name("writer".to_owned());
+        match thread.spawn(move || writer.run()) {
+            Ok(writer) => Ok(Self { registry, writer }),
+            Err(error) => {
+                log::error!("the writer's thread could not be started: {error}");
+                Err(Error::Failed)
+            }
+        }
+    }
+
+    /// The handle.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Takes in nothing more, finishes what was accepted, marks a clean stop and seals the store.
+    /// Blocks until that is done.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when the store failed, now or earlier.
+    pub fn stop(self) -> Result<(), Error> {
+        self.registry.0.queue.close();
+        self.writer.join().unwrap_or_else(|_| {
+            log::error!("the writer's thread panicked");
+            Err(Error::Failed)
+        })
+    }
+}
+
+impl Registry {
+    /// Registers a service under a fresh id. It is on the disk when this returns.
+    ///
+    /// # Errors
+    /// [`Error::UnknownApp`], [`Error::TooManyServices`], or the registry is not able now.
+    pub async fn register(
+        &self,
+        app: AppInstanceId,
+        service: Service,
+        state: ProducerState,
+    ) -> Result<Entry, Error> {
+        let key = ServiceKey {
+            app,
+            service: ServiceId::random(),
+        };
+        let service = Arc::new(service);
+        self.ask(|reply| Command::Register {
+            key,
+            service,
+            state,
+            reply,
+        })
+        .await
+    }
+
+    /// Replaces a registration.
+    ///
+    /// # Errors
+    /// [`Error::UnknownApp`], [`Error::UnknownService`], [`Error::SuspendedByProducer`], or the
+    /// registry is not able now.
+    pub async fn replace(
+        &self,
+        key: ServiceKey,
+        service: Service,
+        state: ServiceState,
+    ) -> Result<Entry, Error> {
+        let service = Arc::new(service);
+        self.ask(|reply| Command::Replace {
+            key,
+            service,
+            state,
+            reply,
+        })
+        .await
+    }
+
+    /// Removes a service with its liveness.
+    ///
+    /// # Errors
+    /// [`Error::UnknownApp`], [`Error::UnknownService`], or the registry is not able now.
+    pub async fn remove(&self, key: ServiceKey) -> Result<(), Error> {
+        self.ask(|reply| Command::Remove { key, reply }).await
+    }
+
+    /// Takes a heartbeat. It is on the disk when this returns.
+    ///
+    /// # Errors
+    /// [`Error::UnknownApp`], [`Error::UnknownService`], [`Error::NoLiveness`],
+    /// [`Error::PromiseTooLong`], [`Error::Inactive`], or the registry is not able now.
+    pub async fn heartbeat(
+        &self,
+        key: ServiceKey,
+        heartbeat: Heartbeat,
+    ) -> Result<BeatAnswer, Error> {
+        self.ask(|reply| Command::Beat {
+            key,
+            heartbeat,
+            reply,
+        })
+        .await
+    }
+
+    /// Takes one heartbeat for many services of an application, in one commit. `None`: for every
+    /// service that agreed on heartbeats. One outcome per distinct id, in order.
+    ///
+    /// # Errors
+    /// [`Error::UnknownApp`], [`Error::PromiseTooLong`] (then none has beaten), or the registry
+    /// is not able now.
+    pub async fn heartbeat_many(
+        &self,
+        app: AppInstanceId,
+        services: Option<Vec<ServiceId>>,
+        heartbeat: Heartbeat,
+    ) -> Result<Vec<(ServiceId, BatchOutcome)>, Error> {
+        self.ask(|reply| Command::BeatMany {
+            app,
+            services,
+            heartbeat,
+            reply,
+        })
+        .await
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        if let Err(error) = self.0.queue.push(command(reply)) {
+            if self.0.health.failure().is_some() {
+                return Err(Error::Failed);
+            }
+            self.0.metrics.refused.inc();
+            return Err(error);
+        }
+        // A writer that gives up drops the reply.
+        answer.await.unwrap_or(Err(Error::Failed))
+    }
+
+    /// The in-memory view. Hold it briefly: the writer waits for it.
+    pub fn view(&self) -> RwLockReadGuard<'_, View> {
+        self.0.view.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Both clocks now.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        self.0.clock.now()
+    }
+
+    /// How many commands wait for the writer.
+    #[must_use]
+    pub fn queue_depth(&self) -> usize {
+        self.0.queue.len()
+    }
+
+    /// New terms, after a reload of the configuration. The queue's length, the pulse and the
+    /// marks stay as they were.
+    pub fn reload(&self, terms: Terms) {
+        self.0
+            .queue
+            .push_own(|_| Some(Command::Reload(Box::new(terms))));
+    }
+
+    /// Waits until everything that is due now has been judged.
+    pub async fn settle(&self) {
+        let (done, settled) = oneshot::channel();
+        let at = self.now().steady;
+        self.0.queue.push_own(|_| {
+            Some(Command::Pulse {
+                at,
+                done: Some(done),
+            })
+        });
+        // A stopping registry judges nobody.
+        let _ = settled.await;
+    }
+
+    /// Judges what is due, for ever: to be run as a task of its own.
+    pub async fn scan(self) {
+        scanner::run(self).await;
+    }
+
+    /// Waits until the store fails; then the process should end, and the next start decides.
+    pub async fn failed(&self) {
+        self.0.health.until_failed().await;
+    }
+
+    /// Whether the store commits and verdicts are on time.
+    ///
+    /// # Errors
+    /// [`NotReady`] with a sentence for every reason.
+    pub fn ready(&self) -> Result<(), NotReady> {
+        let Inner {
+            health,
+            clock,
+            stall_ms,
+            ..
+        } = &*self.0;
+        let now = clock.now().steady;
+        let mut reasons = Vec::new();
+        if let Some(failure) = health.failure() {
+            reasons.push(failure.to_owned());
+        }
+        let silent_ms = now.ms_since(health.last_pulse());
+        if silent_ms > *stall_ms {
+            reasons.push(format!(
+                "the writer has not come through for {silent_ms} ms"
+            ));
+        }
+        let overdue_ms = health.next_due().map_or(0, |due| now.ms_since(due));
+        // A due time of 0 only asks for attention.
+        let asks = health.next_due() == Some(Steady::from_ms(0));
+        if overdue_ms > *stall_ms && !asks {
+            reasons.push(format!("verdicts are {overdue_ms} ms late"));
+        }
+        if reasons.is_empty() {
+            Ok(())
+        } else {
+            Err(NotReady { reasons })
+        }
+    }
+}
+
+/// When a service's timer runs out as things stand; `None` when none runs.
+#[must_use]
+pub fn deadline_of(entry: &Entry, policy: &Policy, blind_spots: &[BlindSpot]) -> Option<Steady> {
+    let (running, agreement) = entry.liveness.running()?;
+    Some(deadline(&policy.timer(running, agreement), blind_spots))
+}

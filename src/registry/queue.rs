@@ -1,0 +1,142 @@
+//! The one queue in front of the one writer: bounded, and frugal with wake-ups.
+//!
+//! The event loop never waits here: a full queue is an answer. The writer sleeps until the first
+//! command, and with a small batch in hand a little longer for company; only the command that
+//! ends its wait wakes it.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::command::Command;
+use super::{Error, Terms};
+
+/// Commands in one commit at the most. Bounds the time an acknowledgement waits for others.
+const BATCH_MAX: usize = 1024;
+
+/// Rows that one commit may touch at the most (a batch heartbeat is one command with many rows).
+const BATCH_WEIGHT_MAX: usize = 8192;
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    inner: Mutex<Inner>,
+    ready: Condvar,
+    max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    commands: VecDeque<Command>,
+    closed: bool,
+    /// The writer waits for so many commands; 0: it does not wait.
+    wake_at: usize,
+    /// How many of the commands are the registry's own.
+    own: usize,
+}
+
+impl Queue {
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            inner: Mutex::default(),
+            ready: Condvar::new(),
+            max,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a command in.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when it is full, [`Error::Stopping`] when it is closed.
+    pub(super) fn push(&self, command: Command) -> Result<(), Error> {
+        let inner = self.lock();
+        if inner.closed {
+            return Err(Error::Stopping);
+        }
+        if inner.commands.len() - inner.own >= self.max {
+            return Err(Error::Busy);
+        }
+        self.append(inner, command);
+        Ok(())
+    }
+
+    /// Puts in what the registry itself has to say. It is never refused for lack of room, so that
+    /// a flood of beats cannot keep verdicts from being made. `None` from `make`: nothing to do.
+    pub(super) fn push_own(&self, make: impl FnOnce(usize) -> Option<Command>) {
+        let mut inner = self.lock();
+        if inner.closed {
+            return;
+        }
+        if let Some(command) = make(inner.own) {
+            inner.own += 1;
+            self.append(inner, command);
+        }
+    }
+
+    fn append(&self, mut inner: MutexGuard<'_, Inner>, command: Command) {
+        inner.commands.push_back(command);
+        let wake = inner.wake_at > 0 && (inner.commands.len() >= inner.wake_at || inner.own > 0);
+        if wake {
+            inner.wake_at = 0;
+            drop(inner);
+            self.ready.notify_one();
+        }
+    }
+
+    /// How many commands wait.
+    pub(super) fn len(&self) -> usize {
+        self.lock().commands.len()
+    }
+
+    /// No more commands are taken in; the writer gets what is there.
+    pub(super) fn close(&self) {
+        let mut inner = self.lock();
+        inner.closed = true;
+        inner.wake_at = 0;
+        drop(inner);
+        self.ready.notify_all();
+    }
+
+    /// Waits for the next batch and moves it into `batch`. `false`: closed and empty.
+    pub(super) fn take(&self, terms: &Terms, batch: &mut Vec<Command>) -> bool {
+        let mut inner = self.lock();
+        while inner.commands.is_empty() {
+            if inner.closed {
+                return false;
+            }
+            inner.wake_at = 1;
+            inner = self
+                .ready
+                .wait(inner)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        let lonely = |inner: &mut Inner| {
+            !inner.closed && inner.own == 0 && inner.commands.len() < terms.linger_commands
+        };
+        if terms.linger_ms > 0 && lonely(&mut inner) {
+            inner.wake_at = terms.linger_commands;
+            let linger = Duration::from_millis(terms.linger_ms);
+            inner = self
+                .ready
+                .wait_timeout_while(inner, linger, lonely)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        inner.wake_at = 0;
+        let mut weight = 0;
+        while batch.len() < BATCH_MAX && weight < BATCH_WEIGHT_MAX {
+            let Some(command) = inner.commands.pop_front() else {
+                break;
+            };
+            if matches!(command, Command::Pulse { .. } | Command::Reload(_)) {
+                inner.own -= 1;
+            }
+            weight += command.weight(terms);
+            batch.push(command);
+        }
+        true
+    }
+}

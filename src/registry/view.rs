@@ -1,0 +1,154 @@
+//! The registry in memory: serves every read, follows the disk and never leads it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use crate::domain::{
+    AppInstanceId, BlindSpot, Liveness, Policy, Service, ServiceId, ServiceKey, ServiceState,
+    Steady,
+};
+use crate::store::AppRecord;
+
+/// One registered service with everything we know of it. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Whose it is, and its id.
+    pub key: ServiceKey,
+    /// What its producer registered.
+    pub service: Arc<Service>,
+    /// State and agreement.
+    pub liveness: Liveness,
+    /// Where its entry of the expiry index stands: `Some` exactly while a timer runs, and never
+    /// later than the timer's deadline.
+    pub armed: Option<Steady>,
+}
+
+/// A known application.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// What is stored of it.
+    pub record: AppRecord,
+    /// Its services.
+    pub services: BTreeSet<ServiceId>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct View {
+    /// When we did not watch, sorted by start.
+    pub blind_spots: Vec<BlindSpot>,
+    /// The policy in force; `None` before the very first start.
+    pub policy: Option<Policy>,
+    apps: BTreeMap<AppInstanceId, App>,
+    services: HashMap<ServiceId, Entry>,
+    by_state: [usize; ServiceState::ALL.len()],
+}
+
+impl View {
+    /// A known application.
+    #[must_use]
+    pub fn app(&self, app: &AppInstanceId) -> Option<&App> {
+        self.apps.get(app)
+    }
+
+    /// A service, whoever owns it.
+    #[must_use]
+    pub fn service(&self, id: &ServiceId) -> Option<&Entry> {
+        self.services.get(id)
+    }
+
+    /// A service of this very application.
+    #[must_use]
+    pub fn service_of(&self, key: &ServiceKey) -> Option<&Entry> {
+        self.services
+            .get(&key.service)
+            .filter(|entry| entry.key.app == key.app)
+    }
+
+    /// All services, in no order.
+    pub fn services(&self) -> impl Iterator<Item = &Entry> {
+        self.services.values()
+    }
+
+    /// The next services after `after`, by application and id, at most `max`: so that a long list
+    /// can be walked without holding the view.
+    #[must_use]
+    pub fn page(&self, after: Option<&ServiceKey>, max: usize) -> Vec<Entry> {
+        let apps = match after {
+            Some(key) => self.apps.range(&key.app..),
+            None => self.apps.range::<AppInstanceId, _>(..),
+        };
+        apps.flat_map(|(app, content)| {
+            let from = match after {
+                Some(key) if key.app == *app => Bound::Excluded(key.service),
+                _ => Bound::Unbounded,
+            };
+            content.services.range((from, Bound::Unbounded))
+        })
+        .filter_map(|id| self.services.get(id))
+        .take(max)
+        .cloned()
+        .collect()
+    }
+
+    /// How many applications are known.
+    #[must_use]
+    pub fn apps_count(&self) -> usize {
+        self.apps.len()
+    }
+
+    /// How many services are in a state.
+    #[must_use]
+    pub fn count(&self, state: ServiceState) -> usize {
+        self.by_state[state as usize]
+    }
+
+    /// Adds an application that is not known yet.
+    pub(super) fn add_app(&mut self, app: AppInstanceId, record: AppRecord) {
+        self.apps.entry(app).or_insert_with(|| App {
+            record,
+            services: BTreeSet::new(),
+        });
+    }
+
+    /// Adds or replaces a service.
+    pub(super) fn put(&mut self, entry: Entry) {
+        self.by_state[entry.liveness.state() as usize] += 1;
+        let id = entry.key.service;
+        match self.services.get_mut(&id) {
+            Some(old) => {
+                self.by_state[old.liveness.state() as usize] -= 1;
+                *old = entry;
+            }
+            None => {
+                if let Some(app) = self.apps.get_mut(&entry.key.app) {
+                    app.services.insert(id);
+                }
+                self.services.insert(id, entry);
+            }
+        }
+    }
+
+    /// Takes a service out.
+    pub(super) fn remove(&mut self, id: &ServiceId) {
+        if let Some(old) = self.services.remove(id) {
+            self.by_state[old.liveness.state() as usize] -= 1;
+            if let Some(app) = self.apps.get_mut(&old.key.app) {
+                app.services.remove(id);
+            }
+        }
+    }
+
+    /// For building the view: the entry's own copy of a liveness row and of the index.
+    pub(super) fn entry_mut(&mut self, key: &ServiceKey) -> Option<&mut Entry> {
+        self.services
+            .get_mut(&key.service)
+            .filter(|entry| entry.key.app == key.app)
+    }
+
+    /// The application id as the view keeps it, so that services share one copy.
+    pub(super) fn shared_app(&self, app: &AppInstanceId) -> Option<AppInstanceId> {
+        self.apps.get_key_value(app).map(|(app, _)| app.clone())
+    }
+}

@@ -1,0 +1,168 @@
+//! An engine for tests: keeps everything in maps, and fails or blocks on request.
+//!
+//! Clones share the content, so that a test can look inside and "restart" on the same data.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::{AppRecord, Armed, Batch, Error, Loaded, Row, Store};
+use crate::domain::{
+    AppInstanceId, BlindSpot, Liveness, Mark, Policy, Service, ServiceKey, Steady,
+};
+
+/// See the module.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStore(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    apps: BTreeMap<AppInstanceId, AppRecord>,
+    services: BTreeMap<ServiceKey, Arc<Service>>,
+    liveness: BTreeMap<ServiceKey, Liveness>,
+    expiry: BTreeSet<Armed>,
+    blind_spots: BTreeMap<Steady, BlindSpot>,
+    mark: Option<Mark>,
+    policy: Option<Policy>,
+    commits: u64,
+    fail: bool,
+    hold: bool,
+}
+
+impl MemoryStore {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many batches were committed.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.state().commits
+    }
+
+    /// From now on every commit fails.
+    pub fn fail_commits(&self) {
+        self.state().fail = true;
+    }
+
+    /// Commits wait while this is on: a stalled disk.
+    pub fn hold_commits(&self, hold: bool) {
+        self.state().hold = hold;
+        self.0.changed.notify_all();
+    }
+
+    /// The expiry index.
+    #[must_use]
+    pub fn expiry(&self) -> Vec<Armed> {
+        self.state().expiry.iter().cloned().collect()
+    }
+
+    /// What is stored of a service's liveness.
+    #[must_use]
+    pub fn liveness(&self, key: &ServiceKey) -> Option<Liveness> {
+        self.state().liveness.get(key).copied()
+    }
+
+    /// The recorded blind spots.
+    #[must_use]
+    pub fn blind_spots(&self) -> Vec<BlindSpot> {
+        self.state().blind_spots.values().copied().collect()
+    }
+
+    /// The last mark.
+    #[must_use]
+    pub fn mark(&self) -> Option<Mark> {
+        self.state().mark
+    }
+}
+
+impl Store for MemoryStore {
+    fn load(&self, each: &mut dyn FnMut(Row)) -> Result<Loaded, Error> {
+        let state = self.state();
+        for (app, record) in &state.apps {
+            each(Row::App(app.clone(), *record));
+        }
+        for (key, service) in &state.services {
+            each(Row::Service(key.clone(), service.as_ref().clone()));
+        }
+        for (key, liveness) in &state.liveness {
+            each(Row::Liveness(key.clone(), *liveness));
+        }
+        for armed in &state.expiry {
+            each(Row::Armed(armed.clone()));
+        }
+        Ok(Loaded {
+            mark: state.mark,
+            policy: state.policy,
+            blind_spots: state.blind_spots.values().copied().collect(),
+            skipped: Vec::new(),
+        })
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), Error> {
+        let mut state = self.state();
+        while state.hold {
+            state = self
+                .0
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.fail {
+            return Err(Error::Injected);
+        }
+        state.commits += 1;
+        state.apps.extend(batch.apps.iter().cloned());
+        for (key, service) in &batch.services {
+            match service {
+                Some(service) => state.services.insert(key.clone(), service.clone()),
+                None => state.services.remove(key),
+            };
+        }
+        for (key, liveness) in &batch.liveness {
+            match liveness {
+                Some(liveness) => state.liveness.insert(key.clone(), *liveness),
+                None => state.liveness.remove(key),
+            };
+        }
+        for armed in &batch.disarm {
+            state.expiry.remove(armed);
+        }
+        state.expiry.extend(batch.arm.iter().cloned());
+        for start in &batch.forget_blind_spots {
+            state.blind_spots.remove(start);
+        }
+        state
+            .blind_spots
+            .extend(batch.blind_spots.iter().map(|spot| (spot.start, *spot)));
+        state.mark = batch.mark.or(state.mark);
+        state.policy = batch.policy.or(state.policy);
+        Ok(())
+    }
+
+    fn due(&self, until: Steady, max: usize) -> Result<Vec<Armed>, Error> {
+        let state = self.state();
+        Ok(state
+            .expiry
+            .iter()
+            .take_while(|armed| armed.at <= until)
+            .take(max)
+            .cloned()
+            .collect())
+    }
+
+    fn next_due(&self) -> Result<Option<Steady>, Error> {
+        Ok(self.state().expiry.first().map(|armed| armed.at))
+    }
+
+    fn close(self: Box<Self>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn abandon(self: Box<Self>) {}
+}

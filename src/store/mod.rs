@@ -1,0 +1,188 @@
+//! Durable state behind one small seam; the only room that knows bytes.
+//!
+//! * [`schema`]: every tree and key layout · [`codec`]: the envelope of a value · [`records`]: the
+//!   frozen record types
+//! * [`data_dir`]: the lock, the `STORE` file · [`mod@sled`]: the embedded engine · [`migrate`]:
+//!   steps between schema versions
+//! * [`memory`]: an engine for tests that fails on request
+
+pub mod codec;
+pub mod data_dir;
+mod error;
+pub mod memory;
+pub mod migrate;
+mod records;
+pub mod schema;
+pub mod sled;
+
+use std::sync::Arc;
+
+pub use self::error::{Error, OpenError};
+pub use self::sled::{OpenMode, OpenOptions, SledStore};
+use crate::domain::{
+    AppInstanceId, BlindSpot, Liveness, Mark, Policy, Service, ServiceKey, Steady, Wall,
+};
+
+/// What an acknowledgement survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Durability {
+    /// A power cut: flush, then our own `fdatasync`.
+    PowerLoss,
+    /// The death of the process, `kill -9` included: flush only.
+    ProcessCrash,
+}
+
+impl Durability {
+    /// The name in the configuration and in reports.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PowerLoss => "power-loss",
+            Self::ProcessCrash => "process-crash",
+        }
+    }
+}
+
+/// The engine under the registry. Used by one thread at a time: the writer.
+pub trait Store: Send {
+    /// Reads everything, row by row. Rows that cannot be decoded are skipped and counted, never
+    /// fatal.
+    ///
+    /// # Errors
+    /// When the engine itself fails to read.
+    fn load(&self, each: &mut dyn FnMut(Row)) -> Result<Loaded, Error>;
+
+    /// Makes a batch durable, all of it or nothing. When it returns, it is on the disk.
+    ///
+    /// # Errors
+    /// After an error it is unknown what reached the disk: the caller must not commit again.
+    fn commit(&mut self, batch: &Batch) -> Result<(), Error>;
+
+    /// The earliest entries of the expiry index up to and including `until`, at most `max`.
+    ///
+    /// # Errors
+    /// When the engine itself fails to read.
+    fn due(&self, until: Steady, max: usize) -> Result<Vec<Armed>, Error>;
+
+    /// When the earliest entry of the expiry index is due.
+    ///
+    /// # Errors
+    /// When the engine itself fails to read.
+    fn next_due(&self) -> Result<Option<Steady>, Error>;
+
+    /// Orderly end: everything is on the disk and sealed when it returns.
+    ///
+    /// # Errors
+    /// When the last writes fail; what was committed stays committed.
+    fn close(self: Box<Self>) -> Result<(), Error>;
+
+    /// After a failure: leaves everything as it is. Dropping an engine can write, and what is on
+    /// the disk now is for the next start to judge.
+    fn abandon(self: Box<Self>);
+}
+
+/// One entry of the expiry index. It may be early, never late; a running timer has exactly one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Armed {
+    /// When the scanner must look.
+    pub at: Steady,
+    /// At whom.
+    pub key: ServiceKey,
+}
+
+/// One decoded row, as [`Store::load`] hands it out: applications first, then services, liveness,
+/// expiry index.
+#[derive(Debug)]
+pub enum Row {
+    /// A known application.
+    App(AppInstanceId, AppRecord),
+    /// A registration.
+    Service(ServiceKey, Service),
+    /// State and agreement.
+    Liveness(ServiceKey, Liveness),
+    /// An entry of the expiry index.
+    Armed(Armed),
+}
+
+/// What is kept of an application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppRecord {
+    /// When it was first seen.
+    pub created: Wall,
+}
+
+/// What [`Store::load`] found besides the rows.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// The last mark; `None` on a new store.
+    pub mark: Option<Mark>,
+    /// The policy of the last run; `None` on a new store.
+    pub policy: Option<Policy>,
+    /// All recorded blind spots, sorted by start.
+    pub blind_spots: Vec<BlindSpot>,
+    /// Rows that were skipped because they cannot be decoded.
+    pub skipped: Vec<SkippedRow>,
+}
+
+/// A row that cannot be decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SkippedRow {
+    /// The tree it stands in.
+    pub tree: &'static str,
+    /// Its key in hex.
+    pub key: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Everything one commit changes. A transition and all it causes are in one batch; half of it
+/// cannot be stored. `None` deletes.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Applications seen for the first time.
+    pub apps: Vec<(AppInstanceId, AppRecord)>,
+    /// Registrations.
+    pub services: Vec<(ServiceKey, Option<Arc<Service>>)>,
+    /// State and agreement.
+    pub liveness: Vec<(ServiceKey, Option<Liveness>)>,
+    /// Entries that leave the expiry index.
+    pub disarm: Vec<Armed>,
+    /// Entries that join the expiry index.
+    pub arm: Vec<Armed>,
+    /// New blind spots.
+    pub blind_spots: Vec<BlindSpot>,
+    /// Starts of blind spots that no running timer can see any more.
+    pub forget_blind_spots: Vec<Steady>,
+    /// The steady mark.
+    pub mark: Option<Mark>,
+    /// The policy in force.
+    pub policy: Option<Policy>,
+}
+
+impl Batch {
+    /// Whether there is nothing to commit.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            apps,
+            services,
+            liveness,
+            disarm,
+            arm,
+            blind_spots,
+            forget_blind_spots,
+            mark,
+            policy,
+        } = self;
+        apps.is_empty()
+            && services.is_empty()
+            && liveness.is_empty()
+            && disarm.is_empty()
+            && arm.is_empty()
+            && blind_spots.is_empty()
+            && forget_blind_spots.is_empty()
+            && mark.is_none()
+            && policy.is_none()
+    }
+}

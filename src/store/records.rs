@@ -1,0 +1,422 @@
+//! The frozen record types and their way to and from the domain.
+//!
+//! A released struct never changes: not a field, not the order. What must change gets a `V2`
+//! beside it, a new version byte and a migration step.
+
+use serde::{Deserialize, Serialize};
+
+use super::AppRecord;
+use super::codec::{self, DecodeError};
+use crate::domain::liveness::Running;
+use crate::domain::service::{
+    Address, Category, Endpoint, JsonText, LivenessOffer, Locality, Transport,
+};
+use crate::domain::{
+    Agreement, BlindCause, BlindSpot, BootId, Liveness, LivenessInterval, Mark, Monitored, Phase,
+    Policy, ProducerState, Reading, RetryPromise, Service, Steady, Wall,
+};
+
+/// A tag or number that no value of ours has.
+fn unknown(what: &str, value: impl std::fmt::Display) -> DecodeError {
+    DecodeError::Payload(format!("{what} {value} is unknown"))
+}
+
+#[derive(Serialize, Deserialize)]
+struct AppV1 {
+    created_ns: u64,
+}
+
+pub(super) fn encode_app(app: &AppRecord) -> Vec<u8> {
+    codec::encode(
+        1,
+        &AppV1 {
+            created_ns: app.created.as_ns(),
+        },
+    )
+}
+
+pub(super) fn decode_app(bytes: &[u8]) -> Result<AppRecord, DecodeError> {
+    let AppV1 { created_ns } = codec::decode_v1(bytes)?;
+    Ok(AppRecord {
+        created: Wall::from_ns(created_ns),
+    })
+}
+
+#[derive(Serialize, Deserialize)]
+struct ServiceV1 {
+    name: String,
+    /// href, id, name, version.
+    category: Option<[String; 4]>,
+    version: String,
+    serializer: String,
+    transport: TransportV1,
+    scope_of_locality: u8,
+    consumed_local_only: bool,
+    /// 0: the platform chooses.
+    liveness_offer_s: Option<u32>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TransportV1 {
+    id: String,
+    name: String,
+    description: Option<String>,
+    kind: String,
+    protocol: String,
+    version: String,
+    endpoint: EndpointV1,
+    security_json: String,
+    impl_specific_json: Option<String>,
+}
+
+/// bincode writes the variant's number: append only.
+#[derive(Serialize, Deserialize)]
+enum EndpointV1 {
+    Uris(Vec<String>),
+    Fqdn(Vec<String>),
+    Addresses(Vec<(String, u16)>),
+    AlternativeJson(String),
+}
+
+const LOCALITIES: [Locality; 6] = [
+    Locality::MecSystem,
+    Locality::MecHost,
+    Locality::NfviPop,
+    Locality::Zone,
+    Locality::ZoneGroup,
+    Locality::NfviNode,
+];
+
+pub(super) fn encode_service(service: &Service) -> Vec<u8> {
+    let Service {
+        name,
+        category,
+        version,
+        serializer,
+        transport,
+        scope_of_locality,
+        consumed_local_only,
+        liveness_offer,
+    } = service;
+    let endpoint = match &transport.endpoint {
+        Endpoint::Uris(uris) => EndpointV1::Uris(uris.clone()),
+        Endpoint::Fqdn(names) => EndpointV1::Fqdn(names.clone()),
+        Endpoint::Addresses(all) => {
+            EndpointV1::Addresses(all.iter().map(|a| (a.host.clone(), a.port)).collect())
+        }
+        Endpoint::Alternative(json) => EndpointV1::AlternativeJson(json.as_str().to_owned()),
+    };
+    let record = ServiceV1 {
+        name: name.clone(),
+        category: category.clone().map(
+            |Category {
+                 href,
+                 id,
+                 name,
+                 version,
+             }| [href, id, name, version],
+        ),
+        version: version.clone(),
+        serializer: serializer.clone(),
+        transport: TransportV1 {
+            id: transport.id.clone(),
+            name: transport.name.clone(),
+            description: transport.description.clone(),
+            kind: transport.kind.clone(),
+            protocol: transport.protocol.clone(),
+            version: transport.version.clone(),
+            endpoint,
+            security_json: transport.security.as_str().to_owned(),
+            impl_specific_json: transport
+                .impl_specific_info
+                .as_ref()
+                .map(|json| json.as_str().to_owned()),
+        },
+        scope_of_locality: match scope_of_locality {
+            Locality::MecSystem => 0,
+            Locality::MecHost => 1,
+            Locality::NfviPop => 2,
+            Locality::Zone => 3,
+            Locality::ZoneGroup => 4,
+            Locality::NfviNode => 5,
+        },
+        consumed_local_only: *consumed_local_only,
+        liveness_offer_s: liveness_offer.map(|offer| match offer {
+            LivenessOffer::PlatformChooses => 0,
+            LivenessOffer::Seconds(secs) => secs,
+        }),
+    };
+    codec::encode(1, &record)
+}
+
+pub(super) fn decode_service(bytes: &[u8]) -> Result<Service, DecodeError> {
+    let ServiceV1 {
+        name,
+        category,
+        version,
+        serializer,
+        transport,
+        scope_of_locality,
+        consumed_local_only,
+        liveness_offer_s,
+    } = codec::decode_v1(bytes)?;
+    let endpoint = match transport.endpoint {
+        EndpointV1::Uris(uris) => Endpoint::Uris(uris),
+        EndpointV1::Fqdn(names) => Endpoint::Fqdn(names),
+        EndpointV1::Addresses(all) => Endpoint::Addresses(
+            all.into_iter()
+                .map(|(host, port)| Address { host, port })
+                .collect(),
+        ),
+        EndpointV1::AlternativeJson(json) => Endpoint::Alternative(JsonText::from_json(json)),
+    };
+    Ok(Service {
+        name,
+        category: category.map(|[href, id, name, version]| Category {
+            href,
+            id,
+            name,
+            version,
+        }),
+        version,
+        serializer,
+        transport: Transport {
+            id: transport.id,
+            name: transport.name,
+            description: transport.description,
+            kind: transport.kind,
+            protocol: transport.protocol,
+            version: transport.version,
+            endpoint,
+            security: JsonText::from_json(transport.security_json),
+            impl_specific_info: transport.impl_specific_json.map(JsonText::from_json),
+        },
+        scope_of_locality: *LOCALITIES
+            .get(usize::from(scope_of_locality))
+            .ok_or_else(|| unknown("locality", scope_of_locality))?,
+        consumed_local_only,
+        liveness_offer: liveness_offer_s.map(|secs| match secs {
+            0 => LivenessOffer::PlatformChooses,
+            secs => LivenessOffer::Seconds(secs),
+        }),
+    })
+}
+
+/// The hot row: 38 bytes of payload, 43 with the envelope.
+#[derive(Serialize, Deserialize)]
+struct LivenessV1 {
+    /// 0, 1: no agreement, ACTIVE, INACTIVE. 2, 3, 4: agreement, ACTIVE, INACTIVE, SUSPENDED.
+    state: u8,
+    /// 0 settled, 1 announced, 2 told.
+    agreement: u8,
+    time_stamp_ns: u64,
+    /// ACTIVE: base of the timer. SUSPENDED: since when.
+    steady_ms: u64,
+    interval_s: u32,
+    /// 0 unless announced or told.
+    next_interval_s: u32,
+    /// 0: no promise.
+    retry_s: u32,
+    beats: u64,
+}
+
+pub(super) fn encode_liveness(liveness: &Liveness) -> Vec<u8> {
+    let record = match liveness {
+        Liveness::Unmonitored(state) => LivenessV1 {
+            state: match state {
+                ProducerState::Active => 0,
+                ProducerState::Inactive => 1,
+            },
+            agreement: 0,
+            time_stamp_ns: 0,
+            steady_ms: 0,
+            interval_s: 0,
+            next_interval_s: 0,
+            retry_s: 0,
+            beats: 0,
+        },
+        Liveness::Monitored(Monitored {
+            phase,
+            agreement,
+            time_stamp,
+            beats,
+        }) => {
+            let (state, steady_ms, promise) = match phase {
+                Phase::Running(Running { base, promise }) => (2, base.as_ms(), *promise),
+                Phase::Inactive => (3, 0, None),
+                Phase::Suspended { since } => (4, since.as_ms(), None),
+            };
+            let (agreement, interval, next) = match *agreement {
+                Agreement::Settled(interval) => (0, interval, None),
+                Agreement::Announced { from, to } => (1, from, Some(to)),
+                Agreement::Told { from, to } => (2, from, Some(to)),
+            };
+            LivenessV1 {
+                state,
+                agreement,
+                time_stamp_ns: time_stamp.as_ns(),
+                steady_ms,
+                interval_s: interval.as_secs(),
+                next_interval_s: next.map_or(0, LivenessInterval::as_secs),
+                retry_s: promise.map_or(0, RetryPromise::as_secs),
+                beats: *beats,
+            }
+        }
+    };
+    codec::encode(1, &record)
+}
+
+pub(super) fn decode_liveness(bytes: &[u8]) -> Result<Liveness, DecodeError> {
+    let record: LivenessV1 = codec::decode_v1(bytes)?;
+    let steady = Steady::from_ms(record.steady_ms);
+    let phase = match record.state {
+        0 => return Ok(Liveness::Unmonitored(ProducerState::Active)),
+        1 => return Ok(Liveness::Unmonitored(ProducerState::Inactive)),
+        2 => Phase::Running(Running {
+            base: steady,
+            promise: RetryPromise::from_secs(record.retry_s),
+        }),
+        3 => Phase::Inactive,
+        4 => Phase::Suspended { since: steady },
+        state => return Err(unknown("state", state)),
+    };
+    let interval = |secs| LivenessInterval::from_secs(secs).ok_or_else(|| unknown("interval", 0));
+    let from = interval(record.interval_s)?;
+    let agreement = match record.agreement {
+        0 => Agreement::Settled(from),
+        1 => Agreement::Announced {
+            from,
+            to: interval(record.next_interval_s)?,
+        },
+        2 => Agreement::Told {
+            from,
+            to: interval(record.next_interval_s)?,
+        },
+        tag => return Err(unknown("agreement", tag)),
+    };
+    Ok(Liveness::Monitored(Monitored {
+        phase,
+        agreement,
+        time_stamp: Wall::from_ns(record.time_stamp_ns),
+        beats: record.beats,
+    }))
+}
+
+#[derive(Serialize, Deserialize)]
+struct BlindSpotV1 {
+    end_ms: u64,
+    cause: u8,
+    length_known: bool,
+}
+
+pub(super) fn encode_blind_spot(spot: &BlindSpot) -> Vec<u8> {
+    let cause = match spot.cause {
+        BlindCause::Down => 0,
+        BlindCause::PlannedStop => 1,
+        BlindCause::Overload => 2,
+    };
+    let (end_ms, length_known) = (spot.end.as_ms(), spot.length_known);
+    codec::encode(
+        1,
+        &BlindSpotV1 {
+            end_ms,
+            cause,
+            length_known,
+        },
+    )
+}
+
+pub(super) fn decode_blind_spot(start: Steady, bytes: &[u8]) -> Result<BlindSpot, DecodeError> {
+    let BlindSpotV1 {
+        end_ms,
+        cause,
+        length_known,
+    } = codec::decode_v1(bytes)?;
+    let cause = match cause {
+        0 => BlindCause::Down,
+        1 => BlindCause::PlannedStop,
+        2 => BlindCause::Overload,
+        cause => return Err(unknown("cause", cause)),
+    };
+    Ok(BlindSpot {
+        start,
+        end: Steady::from_ms(end_ms),
+        cause,
+        length_known,
+    })
+}
+
+#[derive(Serialize, Deserialize)]
+struct MarkV1 {
+    steady_ms: u64,
+    boot_ms: u64,
+    boot_id: [u8; 16],
+    wall_ns: u64,
+    commit_seq: u64,
+    clean_stop: bool,
+}
+
+/// A mark, and how many commits the store had seen with it.
+pub(super) fn encode_mark(mark: &Mark, commit_seq: u64) -> Vec<u8> {
+    let record = MarkV1 {
+        steady_ms: mark.steady.as_ms(),
+        boot_ms: mark.reading.boot_ms,
+        boot_id: mark.reading.boot_id.0,
+        wall_ns: mark.reading.wall.as_ns(),
+        commit_seq,
+        clean_stop: mark.clean_stop,
+    };
+    codec::encode(1, &record)
+}
+
+pub(super) fn decode_mark(bytes: &[u8]) -> Result<(Mark, u64), DecodeError> {
+    let record: MarkV1 = codec::decode_v1(bytes)?;
+    let mark = Mark {
+        steady: Steady::from_ms(record.steady_ms),
+        reading: Reading {
+            boot_ms: record.boot_ms,
+            boot_id: BootId(record.boot_id),
+            wall: Wall::from_ns(record.wall_ns),
+        },
+        clean_stop: record.clean_stop,
+    };
+    Ok((mark, record.commit_seq))
+}
+
+#[derive(Serialize, Deserialize)]
+struct PolicyV1 {
+    default_interval_s: u32,
+    min_interval_s: u32,
+    max_interval_s: u32,
+    grace_percent: u32,
+    grace_min_ms: u64,
+    blind_cap: u32,
+}
+
+pub(super) fn encode_policy(policy: &Policy) -> Vec<u8> {
+    let record = PolicyV1 {
+        default_interval_s: policy.default_interval.as_secs(),
+        min_interval_s: policy.min_interval.as_secs(),
+        max_interval_s: policy.max_interval.as_secs(),
+        grace_percent: policy.grace_percent,
+        grace_min_ms: policy.grace_min_ms,
+        blind_cap: policy.blind_cap,
+    };
+    codec::encode(1, &record)
+}
+
+pub(super) fn decode_policy(bytes: &[u8]) -> Result<Policy, DecodeError> {
+    let record: PolicyV1 = codec::decode_v1(bytes)?;
+    let interval = |secs| LivenessInterval::from_secs(secs).ok_or_else(|| unknown("interval", 0));
+    Ok(Policy {
+        default_interval: interval(record.default_interval_s)?,
+        min_interval: interval(record.min_interval_s)?,
+        max_interval: interval(record.max_interval_s)?,
+        grace_percent: record.grace_percent,
+        grace_min_ms: record.grace_min_ms,
+        blind_cap: record.blind_cap,
+    })
+}
+
+#[cfg(test)]
+mod tests;

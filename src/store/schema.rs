@@ -1,0 +1,241 @@
+//! Every tree and key layout. Keys are hand-built big-endian bytes, so that byte order is the
+//! order we walk in.
+//!
+//! | tree | key | value | since |
+//! |---|---|---|---|
+//! | `meta` | name | see [`meta`] | 1 |
+//! | `apps` | app | when first seen | 1 |
+//! | `services` | app · service · part u16 | registration, in parts of at most [`PART_BYTES_MAX`] | 1 |
+//! | `liveness` | app · service | state, timer, agreement: the hot row | 1 |
+//! | `expiry` | steady deadline u64 · app · service | empty | 1 |
+//! | `blind_spots` | start steady u64 | end, cause, length known? | 1 |
+//!
+//! `app` is `[length u8][bytes]`, `service` the 16 bytes of the UUID.
+
+use super::codec::DecodeError;
+use crate::domain::{AppInstanceId, ServiceId, ServiceKey, Steady};
+
+/// Names of the trees.
+pub mod tree {
+    /// Facts about the store itself.
+    pub const META: &str = "meta";
+    /// Known applications.
+    pub const APPS: &str = "apps";
+    /// Registrations.
+    pub const SERVICES: &str = "services";
+    /// The hot rows.
+    pub const LIVENESS: &str = "liveness";
+    /// The expiry index.
+    pub const EXPIRY: &str = "expiry";
+    /// When we did not watch.
+    pub const BLIND_SPOTS: &str = "blind_spots";
+}
+
+/// Keys of the `meta` tree.
+pub mod meta {
+    /// The schema version whose step has completed.
+    pub const SCHEMA: &str = "schema";
+    /// The store's id: 16 bytes.
+    pub const STORE_ID: &str = "store-id";
+    /// The steady mark with the commit sequence and the clean-stop flag.
+    pub const MARK: &str = "mark";
+    /// The policy of the last run.
+    pub const POLICY: &str = "policy";
+    /// How far a migration step has got.
+    pub const MIGRATION_CURSOR: &str = "migration-cursor";
+}
+
+/// The longest value of a row. sled moves values from about 8 kB on to files that it never syncs;
+/// 2 KiB is far from that.
+pub const PART_BYTES_MAX: usize = 2048;
+
+/// `[length u8][bytes]`.
+#[must_use]
+pub fn app_key(app: &AppInstanceId) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + AppInstanceId::MAX_BYTES + 26);
+    push_app(&mut key, app);
+    key
+}
+
+fn push_app(key: &mut Vec<u8>, app: &AppInstanceId) {
+    let bytes = app.as_str().as_bytes();
+    // An id is at most 128 bytes long.
+    key.push(u8::try_from(bytes.len()).unwrap_or(u8::MAX));
+    key.extend_from_slice(bytes);
+}
+
+/// `app · service`.
+#[must_use]
+pub fn service_key(key: &ServiceKey) -> Vec<u8> {
+    let mut bytes = app_key(&key.app);
+    bytes.extend_from_slice(key.service.as_bytes());
+    bytes
+}
+
+/// `app · service · part`.
+#[must_use]
+pub fn service_part_key(key: &ServiceKey, part: u16) -> Vec<u8> {
+    let mut bytes = service_key(key);
+    bytes.extend_from_slice(&part.to_be_bytes());
+    bytes
+}
+
+/// `deadline · app · service`.
+#[must_use]
+pub fn expiry_key(at: Steady, key: &ServiceKey) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(8 + 1 + AppInstanceId::MAX_BYTES + 16);
+    bytes.extend_from_slice(&at.as_ms().to_be_bytes());
+    push_app(&mut bytes, &key.app);
+    bytes.extend_from_slice(key.service.as_bytes());
+    bytes
+}
+
+/// The key of a blind spot; also the lower part of an expiry key.
+#[must_use]
+pub fn steady_key(at: Steady) -> [u8; 8] {
+    at.as_ms().to_be_bytes()
+}
+
+/// Reads [`app_key`].
+///
+/// # Errors
+/// When the bytes are no such key.
+pub fn parse_app_key(bytes: &[u8]) -> Result<AppInstanceId, DecodeError> {
+    let (app, rest) = split_app(bytes)?;
+    end(rest)?;
+    Ok(app)
+}
+
+/// Reads [`service_key`].
+///
+/// # Errors
+/// When the bytes are no such key.
+pub fn parse_service_key(bytes: &[u8]) -> Result<ServiceKey, DecodeError> {
+    let (key, rest) = split_service(bytes)?;
+    end(rest)?;
+    Ok(key)
+}
+
+/// Reads [`service_part_key`].
+///
+/// # Errors
+/// When the bytes are no such key.
+pub fn parse_service_part_key(bytes: &[u8]) -> Result<(ServiceKey, u16), DecodeError> {
+    let (key, rest) = split_service(bytes)?;
+    let part = rest.try_into().map_err(|_| DecodeError::Key)?;
+    Ok((key, u16::from_be_bytes(part)))
+}
+
+/// Reads [`expiry_key`].
+///
+/// # Errors
+/// When the bytes are no such key.
+pub fn parse_expiry_key(bytes: &[u8]) -> Result<(Steady, ServiceKey), DecodeError> {
+    let (at, rest) = bytes.split_first_chunk::<8>().ok_or(DecodeError::Key)?;
+    Ok((
+        Steady::from_ms(u64::from_be_bytes(*at)),
+        parse_service_key(rest)?,
+    ))
+}
+
+/// Reads [`steady_key`].
+///
+/// # Errors
+/// When the bytes are no such key.
+pub fn parse_steady_key(bytes: &[u8]) -> Result<Steady, DecodeError> {
+    let at = bytes.try_into().map_err(|_| DecodeError::Key)?;
+    Ok(Steady::from_ms(u64::from_be_bytes(at)))
+}
+
+fn split_app(bytes: &[u8]) -> Result<(AppInstanceId, &[u8]), DecodeError> {
+    let (&length, rest) = bytes.split_first().ok_or(DecodeError::Key)?;
+    let (app, rest) = rest
+        .split_at_checked(usize::from(length))
+        .ok_or(DecodeError::Key)?;
+    let text = std::str::from_utf8(app).map_err(|_| DecodeError::Key)?;
+    Ok((
+        AppInstanceId::parse(text).map_err(|_| DecodeError::Key)?,
+        rest,
+    ))
+}
+
+fn split_service(bytes: &[u8]) -> Result<(ServiceKey, &[u8]), DecodeError> {
+    let (app, rest) = split_app(bytes)?;
+    let (service, rest) = rest.split_first_chunk::<16>().ok_or(DecodeError::Key)?;
+    Ok((
+        ServiceKey {
+            app,
+            service: ServiceId::from_bytes(*service),
+        },
+        rest,
+    ))
+}
+
+fn end(rest: &[u8]) -> Result<(), DecodeError> {
+    if rest.is_empty() {
+        Ok(())
+    } else {
+        Err(DecodeError::Key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn key(app: &str) -> ServiceKey {
+        ServiceKey {
+            app: AppInstanceId::parse(app).unwrap(),
+            service: ServiceId::from_bytes([7; 16]),
+        }
+    }
+
+    #[test]
+    fn keys_are_these_very_bytes() {
+        let key = key("ab");
+        let service = [7; 16];
+        assert_eq!(app_key(&key.app), b"\x02ab");
+        assert_eq!(service_key(&key), [b"\x02ab", &service[..]].concat());
+        assert_eq!(
+            service_part_key(&key, 258),
+            [b"\x02ab", &service[..], &[1, 2]].concat()
+        );
+        assert_eq!(
+            expiry_key(Steady::from_ms(0x0102), &key),
+            [&[0, 0, 0, 0, 0, 0, 1, 2], &b"\x02ab"[..], &service[..]].concat()
+        );
+    }
+
+    #[test]
+    fn byte_order_is_time_order() {
+        let early = expiry_key(Steady::from_ms(255), &key("zzz"));
+        let late = expiry_key(Steady::from_ms(256), &key("a"));
+        assert!(early < late);
+    }
+
+    proptest! {
+        #[test]
+        fn keys_round_trip(app in "[ -.0-~]{1,128}", id: [u8; 16], at: u64, part: u16) {
+            let key = ServiceKey {
+                app: AppInstanceId::parse(&app).unwrap(),
+                service: ServiceId::from_bytes(id),
+            };
+            let at = Steady::from_ms(at);
+            prop_assert_eq!(parse_app_key(&app_key(&key.app)).unwrap(), key.app.clone());
+            prop_assert_eq!(parse_service_key(&service_key(&key)).unwrap(), key.clone());
+            prop_assert_eq!(parse_service_part_key(&service_part_key(&key, part)).unwrap(), (key.clone(), part));
+            prop_assert_eq!(parse_expiry_key(&expiry_key(at, &key)).unwrap(), (at, key.clone()));
+            prop_assert_eq!(parse_steady_key(&steady_key(at)).unwrap(), at);
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes: Vec<u8>) {
+            let _ = parse_app_key(&bytes);
+            let _ = parse_service_key(&bytes);
+            let _ = parse_service_part_key(&bytes);
+            let _ = parse_expiry_key(&bytes);
+            let _ = parse_steady_key(&bytes);
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Reading JSON objects member by member, so that every refusal names the member and what was
+//! expected. Unknown members are ignored, `null` counts as absent, arrays never pass for objects.
+
+use serde_json::{Map, Value};
+
+/// Why a body is refused: a sentence for the caller.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BodyError(String);
+
+impl BodyError {
+    /// A refusal that concerns several members.
+    pub fn new(sentence: impl Into<String>) -> Self {
+        Self(sentence.into())
+    }
+}
+
+/// A JSON object that is taken apart. Remembers where in the body it stands.
+#[derive(Debug)]
+pub struct Members {
+    path: String,
+    map: Map<String, Value>,
+}
+
+impl Members {
+    /// Reads a body, which must be one JSON object.
+    ///
+    /// # Errors
+    /// [`BodyError`] for an empty body, invalid JSON or UTF-8, or another kind of value.
+    pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Err(BodyError::new(
+                "the body is empty; a JSON object was expected",
+            ));
+        }
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(map)) => Ok(Self {
+                path: String::new(),
+                map,
+            }),
+            Ok(other) => Err(BodyError(format!(
+                "the body is {}; a JSON object was expected",
+                describe(&other)
+            ))),
+            Err(error) => Err(BodyError(format!("the body is not valid JSON: {error}"))),
+        }
+    }
+
+    /// An object out of an array.
+    fn nested(path: String, value: Value) -> Result<Self, BodyError> {
+        match value {
+            Value::Object(map) => Ok(Self { path, map }),
+            other => Err(wrong(&path, "an object", &other)),
+        }
+    }
+
+    /// Where a member stands, for messages: `transportInfo.endpoint.uris`.
+    #[must_use]
+    pub fn path_of(&self, name: &str) -> String {
+        if self.path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.path)
+        }
+    }
+
+    /// Whether a member is there and not `null`.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.map.get(name).is_some_and(|value| !value.is_null())
+    }
+
+    /// Takes a member as it is.
+    pub fn take(&mut self, name: &str) -> Option<Value> {
+        self.map.remove(name).filter(|value| !value.is_null())
+    }
+
+    fn require<T>(&self, name: &str, expected: &str, value: Option<T>) -> Result<T, BodyError> {
+        value.ok_or_else(|| {
+            BodyError(format!(
+                "{} is missing; {expected} was expected",
+                self.path_of(name)
+            ))
+        })
+    }
+
+    /// An optional string.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn optional_string(&mut self, name: &str) -> Result<Option<String>, BodyError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(wrong(&self.path_of(name), "a string", &other)),
+        }
+    }
+
+    /// A string that must be there; it may be empty.
+    ///
+    /// # Errors
+    /// When it is missing or something else.
+    pub fn string(&mut self, name: &str) -> Result<String, BodyError> {
+        let text = self.optional_string(name)?;
+        self.require(name, "a string", text)
+    }
+
+    /// A string that must be there and say something.
+    ///
+    /// # Errors
+    /// When it is missing, empty or something else.
+    pub fn text(&mut self, name: &str) -> Result<String, BodyError> {
+        let text = self.string(name)?;
+        if text.is_empty() {
+            return Err(BodyError(format!(
+                "{} must not be empty",
+                self.path_of(name)
+            )));
+        }
+        Ok(text)
+    }
+
+    /// An optional boolean.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn optional_bool(&mut self, name: &str) -> Result<Option<bool>, BodyError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(value)),
+            Some(other) => Err(wrong(&self.path_of(name), "true or false", &other)),
+        }
+    }
+
+    /// An optional whole number, 0 or more. `expected` says more exactly what it is.
+    ///
+    /// # Errors
+    /// When it is something else: negative, fractional, quoted.
+    pub fn optional_whole(&mut self, name: &str, expected: &str) -> Result<Option<u64>, BodyError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(value) => match value.as_u64() {
+                Some(number) => Ok(Some(number)),
+                None => Err(wrong(&self.path_of(name), expected, &value)),
+            },
+        }
+    }
+
+    /// An optional word out of a closed list.
+    ///
+    /// # Errors
+    /// When it is none of them.
+    pub fn optional_word<T: Copy>(
+        &mut self,
+        name: &str,
+        words: &[(&str, T)],
+    ) -> Result<Option<T>, BodyError> {
+        let Some(value) = self.take(name) else {
+            return Ok(None);
+        };
+        let word = value
+            .as_str()
+            .and_then(|text| words.iter().find(|(word, _)| *word == text));
+        match word {
+            Some((_, meaning)) => Ok(Some(*meaning)),
+            None => Err(wrong(&self.path_of(name), &one_of(words), &value)),
+        }
+    }
+
+    /// A word out of a closed list that must be there.
+    ///
+    /// # Errors
+    /// When it is missing or none of them.
+    pub fn word<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> Result<T, BodyError> {
+        let word = self.optional_word(name, words)?;
+        self.require(name, &one_of(words), word)
+    }
+
+    /// An optional object.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn optional_object(&mut self, name: &str) -> Result<Option<Members>, BodyError> {
+        let path = self.path_of(name);
+        self.take(name)
+            .map(|value| Members::nested(path, value))
+            .transpose()
+    }
+
+    /// An object that must be there.
+    ///
+    /// # Errors
+    /// When it is missing or something else.
+    pub fn object(&mut self, name: &str) -> Result<Members, BodyError> {
+        let object = self.optional_object(name)?;
+        self.require(name, "an object", object)
+    }
+
+    /// An optional array.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn optional_array(&mut self, name: &str) -> Result<Option<Vec<Value>>, BodyError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Array(items)) => Ok(Some(items)),
+            Some(other) => Err(wrong(&self.path_of(name), "an array", &other)),
+        }
+    }
+
+    /// An optional array of strings.
+    ///
+    /// # Errors
+    /// When it is, or contains, something else.
+    pub fn optional_strings(&mut self, name: &str) -> Result<Option<Vec<String>>, BodyError> {
+        let Some(items) = self.optional_array(name)? else {
+            return Ok(None);
+        };
+        let path = self.path_of(name);
+        let text = |(index, item)| match item {
+            Value::String(text) => Ok(text),
+            other => Err(wrong(&format!("{path}[{index}]"), "a string", &other)),
+        };
+        items
+            .into_iter()
+            .enumerate()
+            .map(text)
+            .collect::<Result<_, _>>()
+            .map(Some)
+    }
+
+    /// An optional array of objects.
+    ///
+    /// # Errors
+    /// When it is, or contains, something else.
+    pub fn optional_objects(&mut self, name: &str) -> Result<Option<Vec<Members>>, BodyError> {
+        let Some(items) = self.optional_array(name)? else {
+            return Ok(None);
+        };
+        let path = self.path_of(name);
+        let object = |(index, item)| Members::nested(format!("{path}[{index}]"), item);
+        items
+            .into_iter()
+            .enumerate()
+            .map(object)
+            .collect::<Result<_, _>>()
+            .map(Some)
+    }
+
+    /// What is left, `null` members dropped, as JSON text.
+    #[must_use]
+    pub fn into_json(mut self) -> String {
+        self.map.retain(|_, value| !value.is_null());
+        Value::Object(self.map).to_string()
+    }
+
+    /// Puts a member back in.
+    pub fn put(&mut self, name: &str, value: Value) {
+        self.map.insert(name.to_owned(), value);
+    }
+}
+
+/// A refusal of one member.
+#[must_use]
+pub fn wrong(path: &str, expected: &str, found: &Value) -> BodyError {
+    BodyError(format!(
+        "{path} is {}; {expected} was expected",
+        describe(found)
+    ))
+}
+
+fn one_of<T>(words: &[(&str, T)]) -> String {
+    let words: Vec<_> = words
+        .iter()
+        .map(|(word, _)| format!("\"{word}\""))
+        .collect();
+    words.join(" or ")
+}
+
+/// A value as people name it, short even when the value is long.
+fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(value) => value.to_string(),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) if text.chars().count() <= 40 => format!("{text:?}"),
+        Value::String(text) => {
+            format!("{:?}…", text.chars().take(40).collect::<String>())
+        }
+        Value::Array(_) => "an array".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+    }
+}

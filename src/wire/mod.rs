@@ -1,0 +1,12 @@
+//! JSON of MEC 011, field for field, and of our own reports. Parses into the domain and renders
+//! from it; knows no routes and no status codes.
+
+pub mod links;
+pub mod liveness;
+pub mod member;
+pub mod problem;
+pub mod report;
+pub mod service;
+
+pub use links::Links;
+pub use member::BodyError;
