@@ -84,9 +84,10 @@ async fn render(
         .unwrap_or_else(|problem| problem.into_answer(path.as_str()))
 }
 
-/// The request's own path, for the answer; the handler takes the request.
+/// `route!(path filter, api, handler, its path parameters…)`; a refusal is rendered with the
+/// request's own path.
 macro_rules! route {
-    ($path:expr, $api:expr, |$($segment:ident),*| $handler:path) => {
+    ($path:expr, $api:expr, $handler:path $(, $segment:ident)*) => {
         $path
             .and(warp::path::full())
             .and(request())
@@ -115,45 +116,45 @@ pub fn routes(api: &Api) -> BoxedFilter<(Answer,)> {
         .and(app())
         .and(path!("service" / Segment / "liveness"));
     let rootless = app().and(path!("service" / Segment / "liveness"));
-    let heartbeat = route!(plural, api, |app, service| liveness::resource)
-        .or(route!(singular, api, |app, service| liveness::resource))
+    let heartbeat = route!(plural, api, liveness::resource, app, service)
+        .or(route!(singular, api, liveness::resource, app, service))
         .unify()
-        .or(route!(rootless, api, |app, service| liveness::resource))
+        .or(route!(rootless, api, liveness::resource, app, service))
         .unify()
         .or(route!(
             root().and(app()).and(path!("liveness")),
             api,
-            |app| liveness::batch
+            liveness::batch,
+            app
         ))
         .unify();
 
     // Of one application.
     let item = root().and(app()).and(path!("services" / Segment));
     let collection = root().and(app()).and(path!("services"));
-    let owned = route!(item, api, |app, service| services::item)
-        .or(route!(collection, api, |app| services::collection))
+    let owned = route!(item, api, services::item, app, service)
+        .or(route!(collection, api, services::collection, app))
         .unify();
 
     // Of all applications.
-    let all = route!(root().and(path!("services")), api, || services::all)
+    let all = route!(root().and(path!("services")), api, services::all)
         .or(route!(
             root().and(path!("services" / Segment)),
             api,
-            |service| services::by_id
+            services::by_id,
+            service
         ))
         .unify();
 
     // For the operator.
-    let ops = route!(path("healthz").and(end()), api, || ops::healthz)
-        .or(route!(path("readyz").and(end()), api, || ops::readyz))
+    let ops = route!(path("healthz").and(end()), api, ops::healthz)
+        .or(route!(path("readyz").and(end()), api, ops::readyz))
         .unify()
-        .or(route!(path("metrics").and(end()), api, || ops::metrics))
+        .or(route!(path("metrics").and(end()), api, ops::metrics))
         .unify()
-        .or(route!(path("version").and(end()), api, || ops::version))
+        .or(route!(path("version").and(end()), api, ops::version))
         .unify()
-        .or(route!(path("openapi.json").and(end()), api, || {
-            ops::openapi
-        }))
+        .or(route!(path("openapi.json").and(end()), api, ops::openapi))
         .unify();
 
     heartbeat
@@ -172,14 +173,15 @@ pub fn routes(api: &Api) -> BoxedFilter<(Answer,)> {
 #[must_use]
 pub fn admin_routes(api: &Api) -> BoxedFilter<(Answer,)> {
     use warp::path;
-    route!(path!("admin" / "services"), api, || admin::services)
+    route!(path!("admin" / "services"), api, admin::services)
         .or(route!(
             path!("admin" / "services" / Segment),
             api,
-            |service| admin::service
+            admin::service,
+            service
         ))
         .unify()
-        .or(route!(path!("admin" / "status"), api, || admin::status))
+        .or(route!(path!("admin" / "status"), api, admin::status))
         .unify()
         .or(nowhere())
         .unify()
