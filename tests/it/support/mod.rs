@@ -1,0 +1,272 @@
+//! The real binary as a server, and a plain client.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// The binary under test.
+pub(crate) fn mepulse() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mepulse"));
+    // Nothing of the developer's own environment or directory may leak in.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("MEPULSE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .env_remove("RUST_LOG")
+        .current_dir(std::env::temp_dir());
+    command
+}
+
+/// A running server on a free port; killed when dropped.
+pub(crate) struct Server {
+    child: Child,
+    /// `http://127.0.0.1:port`
+    pub(crate) url: String,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts on a data directory; `args` come behind `serve`.
+    pub(crate) fn start(data_dir: &Path, args: &[&str]) -> Self {
+        let log = data_dir.with_extension("log");
+        let mut child = mepulse()
+            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data_dir)
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(
+                File::options()
+                    .create(true)
+                    .append(true)
+                    .open(&log)
+                    .unwrap(),
+            )
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let Some(url) = line.strip_prefix("mepulse listening on ") else {
+            let status = child.wait().unwrap();
+            panic!(
+                "no start-up line but {line:?}, {status}: {}",
+                std::fs::read_to_string(&log).unwrap()
+            );
+        };
+        Self {
+            url: url.trim_end().to_owned(),
+            child,
+            log,
+        }
+    }
+
+    /// The service management root.
+    pub(crate) fn root(&self) -> String {
+        format!("{}/mec_service_mgmt/v1", self.url)
+    }
+
+    /// `…/applications/{app}`
+    pub(crate) fn app(&self, app: &str) -> String {
+        format!("{}/applications/{app}", self.root())
+    }
+
+    /// Everything logged so far, by earlier servers on the same directory too.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([&format!("-{name}"), &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// `kill -9`
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM; it must end in good order.
+    pub(crate) fn stop(mut self) {
+        self.signal("TERM");
+        let status = self.child.wait().unwrap();
+        assert_eq!(status.code(), Some(0), "{}", self.log());
+    }
+
+    /// Waits for the process to end by itself.
+    pub(crate) fn wait(mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// Registers a service and gives back its representation.
+    pub(crate) fn register(&self, app: &str, body: &Value) -> Value {
+        let answer = post(&format!("{}/services", self.app(app)), body);
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.json()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A data directory in a temporary one; keep the first value alive.
+pub(crate) fn data_dir() -> (tempfile::TempDir, PathBuf) {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("data");
+    (temporary, path)
+}
+
+/// The least a `ServiceInfo` must have, plus an offer of heartbeats.
+pub(crate) fn service(name: &str, liveness_interval: Option<u32>) -> Value {
+    json!({
+        "serName": name, "version": "1.0", "state": "ACTIVE", "serializer": "JSON",
+        "livenessInterval": liveness_interval,
+        "transportInfo": {
+            "id": "t", "name": "REST", "type": "REST_HTTP", "protocol": "HTTP", "version": "2.0",
+            "endpoint": {"uris": ["http://10.0.0.1/"]}, "security": {}
+        }
+    })
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let found = self
+            .headers
+            .iter()
+            .find(|(found, _)| found.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// Checks that this is a problem document of that status; returns its detail.
+    pub(crate) fn problem(&self, status: u16) -> String {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/problem+json"),
+            "{self:?}"
+        );
+        let body = self.json();
+        assert_eq!(body["status"], status, "{body}");
+        assert!(
+            body["title"].is_string() && body["instance"].is_string(),
+            "{body}"
+        );
+        body["detail"].as_str().unwrap().to_owned()
+    }
+}
+
+/// One request; every status is an answer, not an error.
+pub(crate) fn send(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    try_send(method, url, headers, body).unwrap_or_else(|error| panic!("{method} {url}: {error}"))
+}
+
+/// One request; an error is a broken connection.
+pub(crate) fn try_send(
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Result<Answer, ureq::Error> {
+    thread_local! {
+        static AGENT: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .allow_non_standard_methods(true)
+            .timeout_global(Some(Duration::from_secs(30)))
+            .build()
+            .into();
+    }
+    let mut request = ureq::http::Request::builder().method(method).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    AGENT.with(|agent| {
+        let mut answer = if body.is_empty() && !matches!(method, "POST" | "PUT" | "PATCH") {
+            agent.run(request.body(()).unwrap())?
+        } else {
+            agent.run(request.body(body).unwrap())?
+        };
+        let headers = answer
+            .headers()
+            .iter()
+            .map(|(name, value)| {
+                (
+                    name.to_string(),
+                    value.to_str().unwrap_or_default().to_owned(),
+                )
+            })
+            .collect();
+        let body = answer
+            .body_mut()
+            .with_config()
+            .limit(1 << 30)
+            .read_to_vec()?;
+        Ok(Answer {
+            status: answer.status().as_u16(),
+            headers,
+            body,
+        })
+    })
+}
+
+pub(crate) fn get(url: &str) -> Answer {
+    send("GET", url, &[], b"")
+}
+
+pub(crate) fn post(url: &str, body: &Value) -> Answer {
+    send("POST", url, &[], body.to_string().as_bytes())
+}
+
+pub(crate) fn put(url: &str, body: &Value) -> Answer {
+    send("PUT", url, &[], body.to_string().as_bytes())
+}
+
+pub(crate) fn patch(url: &str, body: &Value) -> Answer {
+    send("PATCH", url, &[], body.to_string().as_bytes())
+}
+
+/// A plain heartbeat.
+pub(crate) fn beat(url: &str) -> Answer {
+    patch(url, &json!({"state": "ACTIVE"}))
+}
+
+/// The service's liveness URI out of its representation.
+pub(crate) fn liveness_of(server: &Server, info: &Value) -> String {
+    format!(
+        "{}{}",
+        server.url,
+        info["_links"]["liveness"]["href"].as_str().unwrap()
+    )
+}
