@@ -63,7 +63,6 @@ impl Wall {
     #[must_use]
     pub const fn split(self) -> (u64, u32) {
         // The remainder is below 1e9 and so fits.
-        #[expect(clippy::cast_possible_truncation, reason = "a remainder below 1e9")]
         (self.0 / 1_000_000_000, (self.0 % 1_000_000_000) as u32)
     }
 }

@@ -40,7 +40,7 @@ impl Boot {
         let loaded = store.load(&mut |row| match row {
             Row::App(app, record) => view.add_app(app, record),
             Row::Service(key, service) => {
-                registered.insert(key, Arc::new(service));
+                registered.insert(key, Arc::from(service));
             }
             Row::Liveness(key, liveness) => {
                 newest = newest.max(liveness.newest());

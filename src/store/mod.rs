@@ -98,7 +98,7 @@ pub enum Row {
     /// A known application.
     App(AppInstanceId, AppRecord),
     /// A registration.
-    Service(ServiceKey, Service),
+    Service(ServiceKey, Box<Service>),
     /// State and agreement.
     Liveness(ServiceKey, Liveness),
     /// An entry of the expiry index.

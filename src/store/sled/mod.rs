@@ -371,7 +371,8 @@ fn load_services(
     let mut finish = |joined: Option<(ServiceKey, Vec<u8>)>, loaded: &mut Loaded| {
         if let Some((key, bytes)) = joined {
             let raw_key = schema::service_key(&key);
-            let decoded = records::decode_service(&bytes).map(|service| Row::Service(key, service));
+            let decoded =
+                records::decode_service(&bytes).map(|service| Row::Service(key, Box::new(service)));
             loaded.take(tree::SERVICES, &raw_key, decoded, each);
         }
     };

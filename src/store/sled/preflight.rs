@@ -201,14 +201,12 @@ fn check_blank_slots(log: &Log, table: &Table, stable_end: u64) -> Result<(), St
 /// Checks that no page is missing and that what the snapshot points to is there.
 fn check_pages(dir: &Path, log: &Log, table: &Table) -> Result<(), Stop> {
     let mut parts = Vec::new();
-    let mut expected = 0;
-    for (&number, page) in &table.pages {
+    for (expected, (&number, page)) in (0u64..).zip(&table.pages) {
         if number != expected || page.image.is_none() {
             return damage(format!(
                 "page {expected} of the store is missing from the file db, but later pages are there"
             ));
         }
-        expected += 1;
         parts.extend(
             page.parts
                 .iter()
@@ -480,7 +478,7 @@ fn is_torn_write(slot: &[u8], tear: usize, number: u64) -> bool {
         .filter(|header| header.number == number && header.end <= SEGMENT_LEN);
     if let Some(header) = &begun {
         if header.end > slot.len() {
-            return slot.len() % PAGE == 0; // the file grows by whole pages or whole writes
+            return slot.len().is_multiple_of(PAGE); // the file grows by whole pages or whole writes
         }
         if header.end <= page_end {
             return false; // a page is not written in part
