@@ -2,5 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod admin;
+mod bad_input;
+mod config;
+mod liveness;
+mod migrations;
+mod openapi;
 mod restart;
+mod services;
+mod store_guard;
 mod support;
+mod tidy;

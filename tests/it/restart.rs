@@ -49,15 +49,31 @@ fn an_orderly_stop_loses_nothing_and_seals_the_store() {
 #[test]
 fn requests_under_way_are_finished_by_a_stop() {
     let (_keep, dir) = data_dir();
-    let server = Server::start(&dir, &["--set", "store.commit_linger_ms=300"]);
+    // A long linger, and no pulse that would end it: the beat waits in the queue.
+    let server = Server::start(
+        &dir,
+        &[
+            "--set",
+            "store.commit_linger_ms=1000",
+            "--set",
+            "truth.tick_ms=60000",
+            "--set",
+            "liveness.grace_min_ms=200000",
+        ],
+    );
     let info = server.register("app", &service("cam", Some(3600)));
     let uri = liveness_of(&server, &info);
     let beating = std::thread::spawn(move || beat(&uri).status);
-    // The beat lingers in the queue for company; the stop must not lose it.
-    while !get(&format!("{}/metrics", server.url))
-        .text()
-        .contains("queue_depth 1")
-    {}
+    let waits = || {
+        get(&format!("{}/metrics", server.url))
+            .text()
+            .contains("queue_depth 1")
+    };
+    while !beating.is_finished() && !waits() {}
+    assert!(
+        !beating.is_finished(),
+        "the beat was to be caught in the queue"
+    );
     server.stop();
     assert_eq!(beating.join().unwrap(), 204);
 }

@@ -1,0 +1,175 @@
+//! Steps between schemas: idempotent, resumable in parts, refused where they must not run.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use mepulse::store::migrate::{Progress, STEPS, Step, StepError, newest_schema};
+use mepulse::store::{Durability, OpenError, OpenMode, OpenOptions, Row, SledStore, Store};
+
+use crate::support::{Server, data_dir, mepulse, service};
+
+/// A second, real step: copies every application row to a tree of its own, ten rows at a time.
+const COPY_APPS: Step = Step {
+    to: 2,
+    name: "copies applications",
+    run: copy_apps,
+};
+
+fn copy_apps(db: &sled::Db, cursor: Option<&[u8]>) -> Result<Progress, StepError> {
+    let (apps, copies) = (db.open_tree("apps")?, db.open_tree("apps_v2")?);
+    let rows = match cursor {
+        Some(after) => {
+            apps.range::<&[u8], _>((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded))
+        }
+        None => apps.iter(),
+    };
+    let mut last = None;
+    for row in rows.take(10) {
+        let (key, value) = row?;
+        copies.insert(&key, value)?;
+        last = Some(key.to_vec());
+    }
+    if let Ok(pause_ms) = std::env::var("MEPULSE_TEST_STEP_PAUSE_MS") {
+        // Only in the child that is to be killed in the middle: it must be caught there.
+        std::thread::sleep(Duration::from_millis(pause_ms.parse().unwrap()));
+    }
+    Ok(last.map_or(Progress::Done, |cursor| Progress::More { cursor }))
+}
+
+fn two_steps() -> Vec<Step> {
+    STEPS.iter().copied().chain([COPY_APPS]).collect()
+}
+
+fn open(dir: &Path, mode: OpenMode, steps: &[Step]) -> Result<SledStore, OpenError> {
+    SledStore::open(&OpenOptions {
+        data_dir: dir,
+        mode,
+        cache_mb: 8,
+        durability: Durability::PowerLoss,
+        steps,
+    })
+}
+
+/// A store of the current release with so many applications, a service each.
+fn store_with_apps(dir: &Path, count: usize) {
+    let server = Server::start(dir, &["--set", "store.commit_linger_ms=0"]);
+    for number in 0..count {
+        server.register(&format!("app-{number:03}"), &service("cam", Some(3600)));
+    }
+    server.stop();
+}
+
+fn rows(dir: &Path, tree: &str) -> usize {
+    sled::open(dir.join("sled"))
+        .unwrap()
+        .open_tree(tree)
+        .unwrap()
+        .len()
+}
+
+fn services(store: &SledStore) -> usize {
+    let mut services = 0;
+    store
+        .load(&mut |row| services += usize::from(matches!(row, Row::Service(..))))
+        .unwrap();
+    services
+}
+
+#[test]
+fn a_store_of_the_first_schema_is_opened_after_the_second_step() {
+    let (_keep, dir) = data_dir();
+    store_with_apps(&dir, 25);
+    let store = open(&dir, OpenMode::Serve, &two_steps()).unwrap();
+    assert_eq!((store.schema(), services(&store)), (2, 25));
+    store.seal().unwrap();
+    assert_eq!(rows(&dir, "apps_v2"), 25);
+}
+
+#[test]
+fn a_frozen_store_of_the_first_release_is_opened() {
+    let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fixtures/store-v1");
+    let (_keep, dir) = data_dir();
+    copy(&frozen, &dir);
+    let store = open(&dir, OpenMode::Serve, STEPS).unwrap();
+    assert_eq!(services(&store), 3);
+    store.seal().unwrap();
+    let store = open(&dir, OpenMode::Serve, &two_steps()).unwrap();
+    assert_eq!((store.schema(), services(&store)), (2, 3));
+    store.seal().unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Not a test of its own: the process that the next test kills.
+#[test]
+fn child_that_migrates_slowly() {
+    if let Ok(dir) = std::env::var("MEPULSE_TEST_MIGRATE_DIR") {
+        open(Path::new(&dir), OpenMode::Serve, &two_steps()).unwrap();
+    }
+}
+
+#[test]
+fn a_migration_killed_in_the_middle_goes_on_where_it_was() {
+    let (_keep, dir) = data_dir();
+    store_with_apps(&dir, 45);
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "migrations::child_that_migrates_slowly"])
+        .env("MEPULSE_TEST_MIGRATE_DIR", &dir)
+        .env("MEPULSE_TEST_STEP_PAUSE_MS", "150")
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // STORE is raised before the first part; then let it get into the middle.
+    let store_file = dir.join("STORE");
+    while !std::fs::read_to_string(&store_file)
+        .unwrap()
+        .contains("schema = 2")
+    {
+        std::thread::yield_now();
+    }
+    std::thread::sleep(Duration::from_millis(400));
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    // Half-way, this release refuses it already: it is not its own any more.
+    let output = mepulse()
+        .args(["serve", "--data-dir"])
+        .arg(&dir)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("has schema 2"));
+
+    let store = open(&dir, OpenMode::Serve, &two_steps()).unwrap();
+    assert_eq!((store.schema(), services(&store)), (2, 45));
+    store.seal().unwrap();
+    assert_eq!(rows(&dir, "apps_v2"), 45);
+}
+
+#[test]
+fn an_offline_look_never_migrates() {
+    let (_keep, dir) = data_dir();
+    store_with_apps(&dir, 1);
+    let error = open(&dir, OpenMode::Inspect, &two_steps())
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(error.contains("run `mepulse serve` once"), "{error}");
+    assert_eq!(newest_schema(STEPS), 1);
+    open(&dir, OpenMode::Inspect, STEPS)
+        .unwrap()
+        .seal()
+        .unwrap();
+}
