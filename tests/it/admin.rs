@@ -30,7 +30,7 @@ fn json(dir: &std::path::Path, args: &[&str]) -> Value {
 fn services_and_show_say_the_same_online_and_offline() {
     let (_keep, dir) = data_dir();
     let server = Server::start(&dir, &[]);
-    let beating = server.register("app one", &service("cam", Some(60)));
+    let beating = server.register("app%20one", &service("cam", Some(60)));
     server.register("app-two", &service("plain", None));
     beat(&liveness_of(&server, &beating));
     let id = beating["serInstanceId"].as_str().unwrap();

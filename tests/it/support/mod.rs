@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -104,11 +104,6 @@ impl Server {
         self.signal("TERM");
         let status = self.child.wait().unwrap();
         assert_eq!(status.code(), Some(0), "{}", self.log());
-    }
-
-    /// Waits for the process to end by itself.
-    pub(crate) fn wait(mut self) -> ExitStatus {
-        self.child.wait().unwrap()
     }
 
     /// Registers a service and gives back its representation.
