@@ -2,7 +2,7 @@
 //!
 //! `warp::serve` has none of these: a half-sent head would hold a connection for ever. So we accept
 //! ourselves and hand each connection to hyper with warp's filter as its service; see
-//! [`super::connection`] for the watchdog beside it.
+//! `connection` for the watchdog beside it.
 
 use std::future::Future;
 use std::io;

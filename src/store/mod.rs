@@ -1,6 +1,6 @@
 //! Durable state behind one small seam; the only room that knows bytes.
 //!
-//! * [`schema`]: every tree and key layout · [`codec`]: the envelope of a value · [`records`]: the
+//! * [`schema`]: every tree and key layout · [`codec`]: the envelope of a value · `records`: the
 //!   frozen record types
 //! * [`data_dir`]: the lock, the `STORE` file · [`mod@sled`]: the embedded engine · [`migrate`]:
 //!   steps between schema versions
