@@ -20,7 +20,7 @@ struct Shared {
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct State {
     apps: BTreeMap<AppInstanceId, AppRecord>,
     services: BTreeMap<ServiceKey, Arc<Service>>,
@@ -32,6 +32,7 @@ struct State {
     commits: u64,
     fail: bool,
     hold: bool,
+    waiting: usize,
 }
 
 impl MemoryStore {
@@ -54,6 +55,27 @@ impl MemoryStore {
     pub fn hold_commits(&self, hold: bool) {
         self.state().hold = hold;
         self.0.changed.notify_all();
+    }
+
+    /// How many commits wait because of [`Self::hold_commits`].
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.state().waiting
+    }
+
+    /// A store of its own with what is committed now: what a crash would leave behind.
+    #[must_use]
+    pub fn snapshot(&self) -> Self {
+        let state = State {
+            fail: false,
+            hold: false,
+            waiting: 0,
+            ..self.state().clone()
+        };
+        Self(Arc::new(Shared {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }))
     }
 
     /// The expiry index.
@@ -109,6 +131,7 @@ impl Store for MemoryStore {
 
     fn commit(&mut self, batch: &Batch) -> Result<(), Error> {
         let mut state = self.state();
+        state.waiting += 1;
         while state.hold {
             state = self
                 .0
@@ -116,6 +139,7 @@ impl Store for MemoryStore {
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
+        state.waiting -= 1;
         if state.fail {
             return Err(Error::Injected);
         }

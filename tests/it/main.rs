@@ -5,6 +5,7 @@
 mod admin;
 mod bad_input;
 mod config;
+mod expiry;
 mod liveness;
 mod migrations;
 mod openapi;

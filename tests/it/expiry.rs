@@ -1,0 +1,397 @@
+//! Expiry, revival and races on a manual clock: nothing here waits for time to pass.
+
+use std::sync::Arc;
+
+use mepulse::clock::{Machine, ManualMachine};
+use mepulse::domain::liveness::ServiceState;
+use mepulse::domain::service::{Endpoint, JsonText, LivenessOffer, Locality, Transport};
+use mepulse::domain::{
+    AppInstanceId, BlindCause, Heartbeat, LivenessInterval, Policy, ProducerState, RetryPromise,
+    Service, ServiceKey,
+};
+use mepulse::metrics::Metrics;
+use mepulse::registry::{Boot, Entry, Error, Registry, Running, Terms};
+use mepulse::store::memory::MemoryStore;
+
+const INTERVAL_MS: u64 = 10_000;
+const GRACE_MS: u64 = 2_000;
+
+fn terms() -> Terms {
+    let secs = |s| LivenessInterval::from_secs(s).unwrap();
+    Terms {
+        policy: Policy {
+            default_interval: secs(30),
+            min_interval: secs(1),
+            max_interval: secs(3600),
+            grace_percent: 20,
+            grace_min_ms: GRACE_MS,
+            blind_cap: 10,
+        },
+        auto_accept: true,
+        services_max_per_app: 1000,
+        queue_max: 4,
+        linger_ms: 0,
+        linger_commands: 8,
+        mark_interval_ms: 1_000,
+        idle_mark_interval_ms: 60_000,
+        tick_ms: 100,
+        stall_ms: 1_000,
+    }
+}
+
+/// A registry on a store in memory and clocks that move by hand.
+struct Bench {
+    store: MemoryStore,
+    machine: ManualMachine,
+    running: Running,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::on(MemoryStore::default(), ManualMachine::new(), terms())
+    }
+
+    fn on(store: MemoryStore, machine: ManualMachine, terms: Terms) -> Self {
+        let clocks: Arc<dyn Machine> = Arc::new(machine.clone());
+        let boot = Boot::load(Box::new(store.clone())).unwrap();
+        let running = boot.start(terms, clocks, Arc::new(Metrics::new())).unwrap();
+        Self {
+            store,
+            machine,
+            running,
+        }
+    }
+
+    fn registry(&self) -> &Registry {
+        self.running.registry()
+    }
+
+    /// Lets time pass and everything due be judged.
+    async fn pass(&self, ms: u64) {
+        self.machine.advance_ms(ms);
+        self.registry().settle().await;
+    }
+
+    async fn register(&self) -> ServiceKey {
+        let app = AppInstanceId::parse("app").unwrap();
+        self.registry()
+            .register(app, service(), ProducerState::Active)
+            .await
+            .unwrap()
+            .key
+    }
+
+    async fn beat(&self, key: &ServiceKey) {
+        self.registry()
+            .heartbeat(key.clone(), Heartbeat::default())
+            .await
+            .unwrap();
+    }
+
+    fn entry(&self, key: &ServiceKey) -> Entry {
+        self.registry().view().service_of(key).unwrap().clone()
+    }
+
+    fn state(&self, key: &ServiceKey) -> ServiceState {
+        self.entry(key).liveness.state()
+    }
+
+    /// The process dies without a word; a new one starts on the same data.
+    fn crash(self, terms: Terms, outage: impl FnOnce(&ManualMachine)) -> Self {
+        // What a crash leaves behind is what was committed.
+        let store = self.store.snapshot();
+        outage(&self.machine);
+        Self::on(store, self.machine.clone(), terms)
+    }
+}
+
+fn service() -> Service {
+    Service {
+        name: "cam".into(),
+        category: None,
+        version: "1".into(),
+        serializer: "JSON".into(),
+        transport: Transport {
+            id: "t".into(),
+            name: "REST".into(),
+            description: None,
+            kind: "REST_HTTP".into(),
+            protocol: "HTTP".into(),
+            version: "2".into(),
+            endpoint: Endpoint::Uris(vec!["http://a".into()]),
+            security: JsonText::from_json("{}".into()),
+            impl_specific_info: None,
+        },
+        scope_of_locality: Locality::MecHost,
+        consumed_local_only: true,
+        liveness_offer: Some(LivenessOffer::Seconds(10)),
+    }
+}
+
+#[tokio::test]
+async fn silence_suspends_at_the_deadline_and_not_a_millisecond_earlier() {
+    let bench = Bench::new();
+    let key = bench.register().await;
+    bench.pass(INTERVAL_MS + GRACE_MS - 1).await;
+    assert_eq!(bench.state(&key), ServiceState::Active);
+    bench.pass(1).await;
+    assert_eq!(bench.state(&key), ServiceState::Suspended);
+    assert_eq!(
+        bench.store.liveness(&key).unwrap().state(),
+        ServiceState::Suspended
+    );
+    assert!(bench.store.expiry().is_empty(), "no timer, no index entry");
+}
+
+#[tokio::test]
+async fn a_beat_touches_no_index_entry_and_the_scanner_moves_it_once_per_window() {
+    let bench = Bench::new();
+    let key = bench.register().await;
+    let armed = bench.store.expiry();
+    for _ in 0..3 {
+        bench.pass(3_000).await;
+        bench.beat(&key).await;
+        assert_eq!(bench.store.expiry(), armed);
+    }
+    bench.pass(3_000).await;
+    let rearmed = bench.store.expiry();
+    assert_eq!(rearmed.len(), 1);
+    assert_eq!(
+        rearmed[0].at.ms_since(armed[0].at),
+        9_000,
+        "the last beat's own deadline"
+    );
+    assert_eq!(bench.state(&key), ServiceState::Active);
+}
+
+#[tokio::test]
+async fn a_beat_revives_the_suspended_with_a_full_window() {
+    let bench = Bench::new();
+    let key = bench.register().await;
+    bench.pass(60_000).await;
+    assert_eq!(bench.state(&key), ServiceState::Suspended);
+    bench.beat(&key).await;
+    assert_eq!(bench.state(&key), ServiceState::Active);
+    assert_eq!(bench.store.expiry().len(), 1);
+    bench.pass(INTERVAL_MS + GRACE_MS - 1).await;
+    assert_eq!(bench.state(&key), ServiceState::Active);
+    bench.pass(1).await;
+    assert_eq!(bench.state(&key), ServiceState::Suspended);
+}
+
+#[tokio::test]
+async fn a_beat_received_before_the_pulse_wins() {
+    let bench = Bench::new();
+    let key = bench.register().await;
+    bench.store.hold_commits(true);
+    // Blocks the writer, so that beat and pulse wait together in this order.
+    let other = bench.registry().clone();
+    let blocker = tokio::spawn(async move {
+        let app = AppInstanceId::parse("app").unwrap();
+        other.register(app, service(), ProducerState::Active).await
+    });
+    while bench.store.waiting() == 0 {
+        tokio::task::yield_now().await;
+    }
+    bench.machine.advance_ms(INTERVAL_MS + GRACE_MS - 1);
+    let (registry, beaten) = (bench.registry().clone(), key.clone());
+    let beat = tokio::spawn(async move { registry.heartbeat(beaten, Heartbeat::default()).await });
+    while bench.registry().queue_depth() == 0 {
+        tokio::task::yield_now().await;
+    }
+    bench.machine.advance_ms(1);
+    let registry = bench.registry().clone();
+    let settled = tokio::spawn(async move { registry.settle().await });
+    while bench.registry().queue_depth() < 2 {
+        tokio::task::yield_now().await;
+    }
+    bench.store.hold_commits(false);
+    blocker.await.unwrap().unwrap();
+    beat.await.unwrap().unwrap();
+    settled.await.unwrap();
+    assert_eq!(bench.state(&key), ServiceState::Active);
+}
+
+#[tokio::test]
+async fn a_removed_service_is_never_judged() {
+    let bench = Bench::new();
+    let key = bench.register().await;
+    bench.machine.advance_ms(INTERVAL_MS + GRACE_MS);
+    bench.registry().remove(key.clone()).await.unwrap();
+    bench.registry().settle().await;
+    assert!(bench.registry().view().service_of(&key).is_none());
+    assert_eq!(bench.store.liveness(&key), None);
+    assert!(bench.store.expiry().is_empty());
+}
+
+#[tokio::test]
+async fn a_full_queue_is_an_answer_at_once() {
+    let bench = Bench::new();
+    let key = bench.register().await;
+    bench.store.hold_commits(true);
+    let mut waiting = Vec::new();
+    let refused = loop {
+        let (registry, key) = (bench.registry().clone(), key.clone());
+        let beat = tokio::spawn(async move { registry.heartbeat(key, Heartbeat::default()).await });
+        tokio::task::yield_now().await;
+        waiting.push(beat);
+        let mut refused = None;
+        for beat in &mut waiting {
+            if beat.is_finished() {
+                refused = Some(beat.await.unwrap());
+                break;
+            }
+        }
+        if let Some(refused) = refused {
+            break refused;
+        }
+    };
+    assert_eq!(refused, Err(Error::Busy));
+    bench.store.hold_commits(false);
+}
+
+#[tokio::test]
+async fn a_failed_commit_is_acknowledged_to_nobody() {
+    let bench = Bench::new();
+    let key = bench.register().await;
+    bench.store.fail_commits();
+    let answer = bench
+        .registry()
+        .heartbeat(key.clone(), Heartbeat::default())
+        .await;
+    assert_eq!(answer, Err(Error::Failed));
+    bench.registry().failed().await;
+    assert!(bench.registry().ready().is_err());
+    let answer = bench.registry().heartbeat(key, Heartbeat::default()).await;
+    assert_eq!(answer, Err(Error::Failed));
+    assert_eq!(bench.running.stop(), Err(Error::Failed));
+}
+
+#[tokio::test]
+async fn an_outage_is_charged_to_nobody() {
+    let bench = Bench::new();
+    let key = bench.register().await;
+    let bench = bench.crash(terms(), |machine| machine.advance_ms(3_600_000));
+    let spots = bench.store.blind_spots();
+    assert_eq!(
+        (spots.len(), spots[0].cause, spots[0].length_known),
+        (1, BlindCause::Down, true)
+    );
+    bench.pass(INTERVAL_MS + GRACE_MS - 1).await;
+    assert_eq!(bench.state(&key), ServiceState::Active);
+    bench.pass(1).await;
+    assert_eq!(
+        bench.state(&key),
+        ServiceState::Suspended,
+        "nobody is forgiven more"
+    );
+}
+
+#[tokio::test]
+async fn a_retry_promise_shortens_the_wait_after_an_outage() {
+    let bench = Bench::new();
+    let key = bench.register().await;
+    let promise = Heartbeat {
+        promise: RetryPromise::from_secs(2),
+    };
+    bench
+        .registry()
+        .heartbeat(key.clone(), promise)
+        .await
+        .unwrap();
+    let bench = bench.crash(terms(), |machine| machine.advance_ms(60_000));
+    bench.pass(2_000 + GRACE_MS - 1).await;
+    assert_eq!(bench.state(&key), ServiceState::Active);
+    bench.pass(1).await;
+    assert_eq!(bench.state(&key), ServiceState::Suspended);
+}
+
+#[tokio::test]
+async fn after_a_reboot_the_wall_clock_measures_and_a_wrong_one_is_not_believed() {
+    for (wall_step_ms, known) in [(0, true), (-7_200_000, false), (40 * 86_400_000, false)] {
+        let bench = Bench::new();
+        let key = bench.register().await;
+        let before = bench.registry().now().steady;
+        let bench = bench.crash(terms(), |machine| {
+            machine.advance_ms(3_600_000);
+            machine.reboot();
+            machine.step_wall_ms(wall_step_ms);
+        });
+        let spots = bench.store.blind_spots();
+        assert_eq!(
+            spots[0].length_known, known,
+            "wall stepped by {wall_step_ms} ms"
+        );
+        assert!(
+            bench.registry().now().steady >= before,
+            "steady time never goes back"
+        );
+        bench.pass(INTERVAL_MS + GRACE_MS - 1).await;
+        assert_eq!(bench.state(&key), ServiceState::Active);
+        bench.pass(1).await;
+        assert_eq!(bench.state(&key), ServiceState::Suspended);
+    }
+}
+
+#[tokio::test]
+async fn a_wall_clock_step_changes_nothing_while_running() {
+    let bench = Bench::new();
+    let key = bench.register().await;
+    bench.machine.step_wall_ms(3_600_000);
+    bench.pass(INTERVAL_MS + GRACE_MS - 1).await;
+    assert_eq!(bench.state(&key), ServiceState::Active);
+    bench.machine.step_wall_ms(-7_200_000);
+    bench.pass(1).await;
+    assert_eq!(bench.state(&key), ServiceState::Suspended);
+}
+
+#[tokio::test]
+async fn a_smaller_grace_after_a_restart_brings_the_deadline_forward() {
+    let mut generous = terms();
+    generous.policy.grace_min_ms = 50_000;
+    let bench = Bench::on(MemoryStore::default(), ManualMachine::new(), generous);
+    let key = bench.register().await;
+    let late = bench.store.expiry()[0].at;
+    let bench = bench.crash(terms(), |_| {});
+    let mended = bench.store.expiry();
+    assert_eq!(mended.len(), 1);
+    assert!(mended[0].at < late, "the index may be early, never late");
+    bench.pass(INTERVAL_MS + GRACE_MS).await;
+    assert_eq!(bench.state(&key), ServiceState::Suspended);
+}
+
+#[tokio::test]
+async fn a_smaller_grace_while_running_does_too() {
+    let mut generous = terms();
+    generous.policy.grace_min_ms = 50_000;
+    let bench = Bench::on(MemoryStore::default(), ManualMachine::new(), generous);
+    let key = bench.register().await;
+    bench.registry().reload(terms());
+    bench.registry().settle().await;
+    bench.pass(INTERVAL_MS + GRACE_MS).await;
+    bench.registry().settle().await;
+    assert_eq!(bench.state(&key), ServiceState::Suspended);
+}
+
+#[tokio::test]
+async fn a_mass_expiry_is_judged_in_bounded_parts_until_all_are_suspended() {
+    let bench = Bench::new();
+    for number in 0..3 {
+        for _ in 0..1000 {
+            let app = AppInstanceId::parse(&format!("app-{number}")).unwrap();
+            bench
+                .registry()
+                .register(app, service(), ProducerState::Active)
+                .await
+                .unwrap();
+        }
+    }
+    let commits = bench.store.commits();
+    bench.machine.advance_ms(INTERVAL_MS + GRACE_MS);
+    for part in 1..=3 {
+        bench.registry().settle().await;
+        let suspended = bench.registry().view().count(ServiceState::Suspended);
+        assert_eq!(suspended, (part * 1024).min(3000));
+    }
+    assert_eq!(bench.store.commits() - commits, 3);
+}
