@@ -19,6 +19,7 @@ pub(super) fn baseline(address: SocketAddr) -> Result<(), Failure> {
     let server = Config::default().server;
     let limits = Limits {
         header_timeout: Duration::from_millis(server.header_timeout_ms),
+        body_timeout: Duration::from_millis(server.body_timeout_ms),
         idle_timeout: Duration::from_millis(server.idle_timeout_ms),
         connections_max: server.connections_max,
         drain_timeout: Duration::ZERO,

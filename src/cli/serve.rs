@@ -166,6 +166,7 @@ fn listen(
 ) -> (watch::Sender<bool>, JoinHandle<()>) {
     let limits = Limits {
         header_timeout: Duration::from_millis(config.server.header_timeout_ms),
+        body_timeout: Duration::from_millis(config.server.body_timeout_ms),
         idle_timeout: Duration::from_millis(config.server.idle_timeout_ms),
         connections_max: descriptors_for(config.server.connections_max),
         drain_timeout: DRAIN_TIMEOUT,

@@ -25,6 +25,7 @@ use warp::reply::Response as Answer;
 
 use super::answer::Problem;
 use super::listener::Limits;
+use super::patient::Patient;
 use crate::metrics::Metrics;
 
 /// Longest URI in bytes; ids and queries need far less.
@@ -43,7 +44,7 @@ pub(super) async fn serve<S, H>(
     watcher: Watcher,
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    H: Service<Request<Incoming>, Response = Answer, Error = Infallible>,
+    H: Service<Request<Patient>, Response = Answer, Error = Infallible>,
     H::Future: Send + 'static,
 {
     let activity = Arc::new(Activity::new());
@@ -61,7 +62,7 @@ pub(super) async fn serve<S, H>(
         let answer = if uri_bytes > URI_BYTES_MAX {
             Err(Problem::uri_too_long(URI_BYTES_MAX).into_answer(request.uri().path()))
         } else {
-            Ok(service.call(request))
+            Ok(service.call(Patient::take(request, limits.body_timeout)))
         };
         async move {
             let answer = match answer {

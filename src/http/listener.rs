@@ -35,6 +35,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Limits {
     /// From the first byte of a request to the end of its head.
     pub header_timeout: Duration,
+    /// For a body, also one that nobody wants.
+    pub body_timeout: Duration,
     /// Silence between requests, and not taking an answer.
     pub idle_timeout: Duration,
     /// Connections at once.

@@ -10,6 +10,7 @@ mod connection;
 pub mod listener;
 mod liveness;
 mod ops;
+mod patient;
 mod request;
 mod services;
 

@@ -15,10 +15,6 @@ use warp::http::{HeaderMap, Method, header};
 use super::answer::Problem;
 use crate::domain::{AppInstanceId, ServiceId};
 
-/// What a refused body may still send before the connection is closed on it: a client that is in
-/// the middle of sending sees its answer only when it gets through.
-const DISCARDED_BYTES_MAX: usize = 32 * 1024 * 1024;
-
 type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
 
 /// The request without its path parameters.
@@ -75,10 +71,6 @@ impl Request {
         }
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
-    }
-
     /// Refuses query parameters: none is served yet, and silence would be taken for a filter.
     pub(super) fn no_query(&self) -> Result<(), Problem> {
         if self.query.is_empty() {
@@ -117,23 +109,24 @@ impl Request {
     pub(super) fn application(&self, segment: &Segment) -> Result<AppInstanceId, Problem> {
         let app = AppInstanceId::parse(&segment.decode("appInstanceId")?)
             .map_err(|error| Problem::malformed(error.to_string()))?;
-        match self.header("x-appinstanceid") {
-            Some(claimed) if claimed != app.as_str() => Err(Problem::not_yours(format!(
-                "the X-AppInstanceID header names application instance {claimed:?}, the path {:?}",
+        let claims = self.headers.get_all("x-appinstanceid");
+        match claims
+            .iter()
+            .find(|claim| claim.as_bytes() != app.as_str().as_bytes())
+        {
+            Some(claim) => Err(Problem::not_yours(format!(
+                "the X-AppInstanceID header names application instance {claim:?}, the path {:?}",
                 app.as_str()
             ))),
-            _ => Ok(app),
+            None => Ok(app),
         }
     }
 
     /// The whole body, bounded in size and time.
     pub(super) async fn body(self, limits: BodyLimits) -> Result<Bytes, Problem> {
-        let declared = self
-            .header(header::CONTENT_LENGTH.as_str())
-            .and_then(|v| v.parse().ok());
-        let expects_go_ahead = self.headers.contains_key(header::EXPECT);
-        if declared.is_some_and(|bytes: usize| bytes > limits.bytes) && expects_go_ahead {
-            // It has not sent anything yet, and will not.
+        let declared = self.headers.get(header::CONTENT_LENGTH);
+        let declared = declared.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        if declared.is_some_and(|bytes| bytes > limits.bytes) {
             return Err(Problem::too_large(limits.bytes));
         }
         let mut collected = pin!(collect(self.body, limits.bytes));
@@ -161,10 +154,7 @@ async fn collect(mut body: BodyStream, limit: usize) -> Result<Bytes, Problem> {
         })?;
         length += part.len();
         if length > limit {
-            if length > DISCARDED_BYTES_MAX {
-                break;
-            }
-            continue;
+            return Err(Problem::too_large(limit));
         }
         // One part is the rule, and needs no copy.
         match (&mut whole, first.take()) {
@@ -177,9 +167,6 @@ async fn collect(mut body: BodyStream, limit: usize) -> Result<Bytes, Problem> {
                 whole = Some(joined);
             }
         }
-    }
-    if length > limit {
-        return Err(Problem::too_large(limit));
     }
     Ok(whole.map(BytesMut::freeze).or(first).unwrap_or_default())
 }

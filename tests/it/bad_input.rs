@@ -489,3 +489,22 @@ fn a_connection_too_many_is_told_503_until_one_goes() {
     while status_of(&target.talk(closing.as_bytes())) != Some(200) {}
     target.check_unharmed("room again");
 }
+
+#[test]
+fn a_request_refused_before_its_body_is_still_answered() {
+    let target = Target::start(&[]);
+    let body = vec![b' '; 3_000_000];
+    for (method, uri, status) in [
+        ("POST", format!("{}/nowhere", target.server.url), 404),
+        ("PATCH", format!("{}/services", target.server.root()), 405),
+        ("PUT", format!("{}x", target.own()), 404),
+        (
+            "POST",
+            format!("{}/services?x=1", target.server.app(APP)),
+            400,
+        ),
+    ] {
+        send(method, &uri, &[], &body).problem(status);
+    }
+    target.check_unharmed("bodies that nobody read");
+}

@@ -390,6 +390,15 @@ fn a_header_that_contradicts_the_path_is_403() {
     let collection = format!("{}/services", server.app(APP));
     let unknown = format!("{}/services", server.app("nobody"));
     let body = service("cam", Some(60)).to_string();
+    let name = "X-AppInstanceID";
+    for contradiction in [
+        &[(name, "\u{e9}")][..],
+        &[(name, APP), (name, "other")],
+        &[(name, "other"), (name, APP)],
+        &[(name, "")],
+    ] {
+        send("GET", &item, contradiction, b"").problem(403);
+    }
     for (method, uri, fine) in [
         ("GET", &item, 200),
         ("PUT", &item, 200),
