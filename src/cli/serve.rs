@@ -16,7 +16,7 @@ use crate::config::{Config, Sources};
 use crate::http::listener::{self, Limits};
 use crate::http::{self, Api, BodyLimits, Settings};
 use crate::metrics::Metrics;
-use crate::registry::{Boot, Registry, Running, Terms};
+use crate::registry::{Boot, Registry, Rules, Running, Terms};
 use crate::store::{OpenMode, OpenOptions, SledStore, Store, migrate};
 use crate::wire::Links;
 use crate::wire::report::About;
@@ -127,7 +127,7 @@ async fn serve(config: Config, sources: Sources, boot: Boot, about: About) -> Re
         about: Arc::new(about),
     };
     let (stop_sender, listeners) = listen(tcp, admin, &api, &config);
-    let scanner = tokio::spawn(registry.clone().scan());
+    let pulse = tokio::spawn(registry.clone().pulse());
     announce(&format!("mepulse listening on http://{address}"));
 
     let reloader = Reloader {
@@ -150,7 +150,7 @@ async fn serve(config: Config, sources: Sources, boot: Boot, about: About) -> Re
         ));
     }
     let _ = listeners.await;
-    scanner.abort();
+    pulse.abort();
     stop(running).await?;
     let _ = std::fs::remove_file(data_dir.join(ADMIN_SOCKET));
     log::info!("stopped in good order");
@@ -245,11 +245,17 @@ fn descriptors_for(connections_max: usize) -> usize {
     connections_max.min(room.max(1))
 }
 
-fn terms(config: &Config) -> Terms {
-    Terms {
+fn rules(config: &Config) -> Rules {
+    Rules {
         policy: config.policy(),
         auto_accept: config.apps.auto_accept,
         services_max_per_app: config.apps.services_max_per_app,
+    }
+}
+
+fn terms(config: &Config) -> Terms {
+    Terms {
+        rules: rules(config),
         queue_max: config.server.queue_max,
         linger_ms: config.store.commit_linger_ms,
         linger_commands: config.store.commit_linger_beats,
@@ -299,7 +305,7 @@ impl Reloader {
             }
         );
         self.settings.send_replace(settings(&merged));
-        self.registry.reload(terms(&merged));
+        self.registry.reload(rules(&merged));
         self.config = merged;
     }
 }

@@ -1,6 +1,6 @@
 //! The operator's choices that the rules need.
 
-use super::liveness::{Agreement, Running};
+use super::liveness::Liveness;
 use super::service::LivenessOffer;
 use super::silence::Timer;
 use super::time::LivenessInterval;
@@ -44,11 +44,13 @@ impl Policy {
         (interval.as_ms() * u64::from(self.grace_percent) / 100).max(self.grace_min_ms)
     }
 
-    /// The timer of a running service, ready for [`super::silence::deadline`].
+    /// The running timer of a service, ready for [`super::silence::deadline`]; `None` when none
+    /// runs.
     #[must_use]
-    pub fn timer(&self, running: &Running, agreement: &Agreement) -> Timer {
+    pub fn timer_of(&self, liveness: &Liveness) -> Option<Timer> {
+        let (running, agreement) = liveness.running()?;
         let interval = agreement.counting();
-        Timer {
+        Some(Timer {
             base: running.base,
             interval_ms: interval.as_ms(),
             grace_ms: self.grace_ms(interval),
@@ -56,7 +58,7 @@ impl Policy {
                 .promise
                 .map_or(interval.as_ms(), |promise| promise.as_ms()),
             blind_cap: self.blind_cap,
-        }
+        })
     }
 }
 

@@ -26,6 +26,14 @@ pub struct Timer {
     pub blind_cap: u32,
 }
 
+impl Timer {
+    /// The deadline without any blind spot: none is earlier.
+    #[must_use]
+    pub fn earliest(&self) -> Steady {
+        self.base.plus_ms(self.interval_ms + self.grace_ms)
+    }
+}
+
 /// The deadline of a timer: the service is silent from here on, not earlier.
 ///
 /// `spots` must be sorted by start, as the store keeps them. Time spent blind never counts against
@@ -38,7 +46,7 @@ pub fn deadline(timer: &Timer, spots: &[BlindSpot]) -> Steady {
         .interval_ms
         .saturating_mul(1 + u64::from(timer.blind_cap))
         .saturating_add(timer.grace_ms);
-    let mut deadline = timer.base.plus_ms(timer.interval_ms + timer.grace_ms);
+    let mut deadline = timer.earliest();
     let mut blind_ms = 0;
     // Up to here blind time has been counted, so that overlapping spots count once.
     let mut counted_to = timer.base;

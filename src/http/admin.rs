@@ -1,7 +1,6 @@
 //! What `mepulse admin` asks of a running server, over the data directory's socket. That socket is
 //! as private as the directory itself.
 
-use warp::http::Method;
 use warp::reply::Response as Answer;
 
 use super::Api;
@@ -21,16 +20,9 @@ pub fn known(entry: &Entry) -> Known<'_> {
     }
 }
 
-fn only_get(request: &Request) -> Result<(), Problem> {
-    if *request.verb() != Method::GET {
-        return Err(Problem::method("GET, HEAD"));
-    }
-    request.no_query()
-}
-
 /// All services, one report each.
 pub(super) async fn services(request: Request, api: Api) -> Result<Answer, Problem> {
-    only_get(&request)?;
+    request.only_get()?;
     let (policy, blind_spots) = {
         let view = api.registry.view();
         (view.policy, view.blind_spots.clone())
@@ -50,7 +42,7 @@ pub(super) async fn service(
     request: Request,
     api: Api,
 ) -> Result<Answer, Problem> {
-    only_get(&request)?;
+    request.only_get()?;
     let view = api.registry.view();
     let entry = service.service()?.and_then(|id| view.service(&id));
     let entry = entry.ok_or_else(|| Problem::no_service(service.raw()))?;
@@ -60,7 +52,7 @@ pub(super) async fn service(
 
 /// The server and its store.
 pub(super) async fn status(request: Request, api: Api) -> Result<Answer, Problem> {
-    only_get(&request)?;
+    request.only_get()?;
     let reasons = api
         .registry
         .ready()

@@ -2,8 +2,6 @@
 //!
 //! Source: GS MEC 011 V2.2.1, 8.2.10. Check order: 403, 404, 400, 409.
 
-use std::collections::HashMap;
-
 use warp::http::Method;
 use warp::reply::Response as Answer;
 
@@ -12,9 +10,22 @@ use super::answer::{self, Problem};
 use super::request::{Request, Segment};
 use super::services::find;
 use crate::config::PatchResponse;
-use crate::domain::ServiceId;
+use crate::domain::{Monitored, ServiceKey};
 use crate::registry::{self, BatchOutcome};
 use crate::wire::liveness::{self, BatchId, ServiceLivenessInfo};
+
+/// The service that a path names, if it has a liveness resource.
+fn find_monitored(
+    app: &Segment,
+    service: &Segment,
+    request: &Request,
+    api: &Api,
+) -> Result<(ServiceKey, Monitored), Problem> {
+    let entry = find(app, service, request, api)?;
+    let monitored = entry.liveness.monitored().copied();
+    let monitored = monitored.ok_or(registry::Error::NoLiveness(entry.key.service))?;
+    Ok((entry.key, monitored))
+}
 
 /// `…/services/{serviceId}/liveness`, under all its names.
 pub(super) async fn resource(
@@ -25,22 +36,17 @@ pub(super) async fn resource(
 ) -> Result<Answer, Problem> {
     match *request.verb() {
         Method::GET => {
-            let entry = find(&app, &service, &request, &api)?;
-            let no_liveness = registry::Error::NoLiveness(entry.key.service);
-            let monitored = entry.liveness.monitored().ok_or(no_liveness)?;
+            let (_, monitored) = find_monitored(&app, &service, &request, &api)?;
             request.no_query()?;
-            Ok(answer::ok(&ServiceLivenessInfo::from(monitored)))
+            Ok(answer::ok(&ServiceLivenessInfo::from(&monitored)))
         }
         Method::PATCH => {
-            let entry = find(&app, &service, &request, &api)?;
-            if entry.liveness.monitored().is_none() {
-                return Err(registry::Error::NoLiveness(entry.key.service).into());
-            }
+            let (key, _) = find_monitored(&app, &service, &request, &api)?;
             request.no_query()?;
             let preference = request.prefers_representation();
             let body = request.body(api.body_limits).await?;
             let update = liveness::parse_update(&body)?;
-            let beaten = api.registry.heartbeat(entry.key, update.heartbeat).await?;
+            let beaten = api.registry.heartbeat(key, update.heartbeat).await?;
             let wanted = preference.unwrap_or_else(|| {
                 update.wrapped || api.settings().patch_response == PatchResponse::Representation
             });
@@ -80,22 +86,22 @@ pub(super) async fn batch(app: Segment, request: Request, api: Api) -> Result<An
         .registry
         .heartbeat_many(app, ours, update.heartbeat)
         .await?;
+    let mut outcomes = outcomes.into_iter();
     let results: Vec<_> = match update.ids {
         None => outcomes
-            .into_iter()
             .map(|(id, outcome)| answer::batch_result(id.to_string(), outcome))
             .collect(),
-        Some(ids) => {
-            let outcomes: HashMap<ServiceId, BatchOutcome> = outcomes.into_iter().collect();
-            let result = |id| match id {
+        // The outcomes of those that may be ours come in the order in which they were asked for.
+        Some(ids) => ids
+            .into_iter()
+            .map(|id| match id {
                 BatchId::Service(id) => {
-                    let outcome = outcomes.get(&id).copied().unwrap_or(BatchOutcome::Unknown);
+                    let outcome = outcomes.next().map_or(BatchOutcome::Unknown, |(_, o)| o);
                     answer::batch_result(id.to_string(), outcome)
                 }
                 BatchId::Other(text) => answer::batch_result(text, BatchOutcome::Unknown),
-            };
-            ids.into_iter().map(result).collect()
-        }
+            })
+            .collect(),
     };
     Ok(answer::ok(&results))
 }

@@ -24,7 +24,6 @@ use warp::reply::Response as Answer;
 
 pub use self::admin::known;
 use self::answer::Problem;
-pub use self::ops::OPENAPI;
 pub use self::request::BodyLimits;
 use self::request::{Request, Segment, request};
 use crate::config::PatchResponse;

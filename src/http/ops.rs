@@ -1,7 +1,6 @@
 //! For the operator and the orchestrator: health, readiness, metrics, version, the API's document.
 
 use serde_json::json;
-use warp::http::Method;
 use warp::reply::Response as Answer;
 
 use super::Api;
@@ -10,31 +9,24 @@ use super::request::Request;
 use crate::domain::ServiceState;
 
 /// The API as served.
-pub const OPENAPI: &str = include_str!("openapi.json");
-
-fn only_get(request: &Request) -> Result<(), Problem> {
-    if *request.verb() != Method::GET {
-        return Err(Problem::method("GET, HEAD"));
-    }
-    request.no_query()
-}
+const OPENAPI: &str = include_str!("openapi.json");
 
 /// `/healthz`: the process is alive.
 pub(super) async fn healthz(request: Request, _: Api) -> Result<Answer, Problem> {
-    only_get(&request)?;
+    request.only_get()?;
     Ok(answer::ok(&json!({"status": "ok"})))
 }
 
 /// `/readyz`: the store commits and verdicts are on time.
 pub(super) async fn readyz(request: Request, api: Api) -> Result<Answer, Problem> {
-    only_get(&request)?;
+    request.only_get()?;
     api.registry.ready()?;
     Ok(answer::ok(&json!({"status": "ready"})))
 }
 
 /// `/metrics`: OpenMetrics text.
 pub(super) async fn metrics(request: Request, api: Api) -> Result<Answer, Problem> {
-    only_get(&request)?;
+    request.only_get()?;
     {
         let view = api.registry.view();
         for state in ServiceState::ALL {
@@ -53,7 +45,7 @@ pub(super) async fn metrics(request: Request, api: Api) -> Result<Answer, Proble
 
 /// `/version`
 pub(super) async fn version(request: Request, api: Api) -> Result<Answer, Problem> {
-    only_get(&request)?;
+    request.only_get()?;
     Ok(answer::ok(&json!({
         "name": env!("CARGO_PKG_NAME"),
         "version": env!("CARGO_PKG_VERSION"),
@@ -64,6 +56,6 @@ pub(super) async fn version(request: Request, api: Api) -> Result<Answer, Proble
 
 /// `/openapi.json`
 pub(super) async fn openapi(request: Request, _: Api) -> Result<Answer, Problem> {
-    only_get(&request)?;
+    request.only_get()?;
     Ok(answer::ok_text("application/json", OPENAPI))
 }

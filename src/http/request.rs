@@ -71,6 +71,14 @@ impl Request {
         }
     }
 
+    /// For resources that can be read and nothing else.
+    pub(super) fn only_get(&self) -> Result<(), Problem> {
+        if *self.verb() != Method::GET {
+            return Err(Problem::method("GET, HEAD"));
+        }
+        self.no_query()
+    }
+
     /// Refuses query parameters: none is served yet, and silence would be taken for a filter.
     pub(super) fn no_query(&self) -> Result<(), Problem> {
         if self.query.is_empty() {

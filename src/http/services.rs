@@ -128,10 +128,7 @@ pub(super) async fn item(
 
 /// `/services`
 pub(super) async fn all(request: Request, api: Api) -> Result<Answer, Problem> {
-    if *request.verb() != Method::GET {
-        return Err(Problem::method("GET, HEAD"));
-    }
-    request.no_query()?;
+    request.only_get()?;
     let hide_suspended = api.settings().hide_suspended;
     Ok(answer::ok_stream(json_array(api, move |api, entry| {
         let hidden = hide_suspended && entry.liveness.state() == ServiceState::Suspended;

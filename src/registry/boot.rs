@@ -178,13 +178,14 @@ impl Boot {
             blind_spots.sort_by_key(|spot| spot.start);
         }
         self.view.blind_spots = blind_spots;
-        self.view.policy = Some(terms.policy);
+        let policy = terms.rules.policy;
+        self.view.policy = Some(policy);
         let now = clock.now();
         let batch = Batch {
             blind_spots: outage.into_iter().collect(),
             forget_blind_spots: forgotten.iter().map(|spot| spot.start).collect(),
             mark: Some(writer::mark(now, reading, false)),
-            policy: Some(terms.policy),
+            policy: Some(policy),
             ..Batch::default()
         };
         if let Err(error) = self.store.commit(&batch) {
@@ -195,14 +196,7 @@ impl Boot {
         metrics
             .undecodable_rows
             .set(i64::try_from(self.skipped.len()).unwrap_or(i64::MAX));
-        let mend = writer::late_entries(&self.view, &terms.policy);
-        if !mend.is_empty() || !self.orphans.is_empty() {
-            log::info!(
-                "mending the expiry index: {} entries missing or late, {} belong to nobody",
-                mend.len(),
-                self.orphans.len()
-            );
-        }
+        let late = writer::late_entries(&self.view, &policy);
         let inner = Arc::new(Inner {
             queue: Arc::new(Queue::new(terms.queue_max)),
             view: Arc::new(RwLock::new(self.view)),
@@ -220,10 +214,9 @@ impl Boot {
             metrics,
             clock,
             terms,
-            mend,
             last_mark: now.steady,
         };
-        if let Err(error) = writer::mend_all(&mut writer, self.orphans) {
+        if let Err(error) = writer.mend_all(late, self.orphans) {
             log::error!("mending the expiry index failed: {error}");
             writer.store.abandon();
             return Err(Error::Failed);

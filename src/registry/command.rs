@@ -1,20 +1,39 @@
 //! The closed list of what can happen to the registry, and what each caller hears.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
 use super::view::Entry;
-use super::{Error, Terms};
+use super::{Error, Rules};
+use crate::domain::liveness::Beaten;
 use crate::domain::{
-    AppInstanceId, Heartbeat, LivenessInterval, Monitored, ProducerState, Service, ServiceId,
-    ServiceKey, ServiceState, Steady,
+    AppInstanceId, Heartbeat, LivenessInterval, ProducerState, Service, ServiceId, ServiceKey,
+    ServiceState, Steady,
 };
 
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
-/// What can happen. All of it stands in one queue, so nothing of it can race.
+/// What stands in the one queue, so that nothing of it can race.
+#[derive(Debug)]
+pub(super) enum Item {
+    /// What a client wants.
+    Client(Command),
+    /// Judge what is due at `at`: the instant the pulse was put into the queue, so that every beat
+    /// received before it is taken before it.
+    Pulse {
+        at: Steady,
+        done: Option<oneshot::Sender<()>>,
+    },
+    /// The configuration was reloaded.
+    Reload(Rules),
+    /// Bring the index entries of these timers forward where they are later than their deadlines.
+    Mend(VecDeque<ServiceId>),
+}
+
+/// What a client can want.
 #[derive(Debug)]
 pub(super) enum Command {
     /// POST of a service.
@@ -37,7 +56,7 @@ pub(super) enum Command {
     Beat {
         key: ServiceKey,
         heartbeat: Heartbeat,
-        reply: Reply<BeatAnswer>,
+        reply: Reply<Beaten>,
     },
     /// A batch heartbeat.
     BeatMany {
@@ -47,42 +66,23 @@ pub(super) enum Command {
         heartbeat: Heartbeat,
         reply: Reply<Vec<(ServiceId, BatchOutcome)>>,
     },
-    /// Judge what is due at `at`: the instant the pulse was put into the queue, so that every beat
-    /// received before it is taken before it.
-    Pulse {
-        at: Steady,
-        done: Option<oneshot::Sender<()>>,
-    },
-    /// The configuration was reloaded.
-    Reload(Box<Terms>),
 }
 
 impl Command {
     /// How many rows it may touch: bounds the size of a commit.
-    pub(super) fn weight(&self, terms: &Terms) -> usize {
+    pub(super) fn weight(&self, rules: &Rules) -> usize {
         match self {
             Self::BeatMany {
                 services: Some(services),
                 ..
             } => services.len(),
-            Self::BeatMany { services: None, .. } => terms.services_max_per_app,
+            Self::BeatMany { services: None, .. } => rules.services_max_per_app,
             Self::Register { .. }
             | Self::Replace { .. }
             | Self::Remove { .. }
-            | Self::Beat { .. }
-            | Self::Pulse { .. }
-            | Self::Reload(_) => 1,
+            | Self::Beat { .. } => 1,
         }
     }
-}
-
-/// The answer to an accepted heartbeat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BeatAnswer {
-    /// The service's liveness after it.
-    pub liveness: Monitored,
-    /// Whether the producer must be told a new interval.
-    pub new_interval: bool,
 }
 
 /// What a batch heartbeat did to one service.
@@ -98,17 +98,16 @@ pub enum BatchOutcome {
     Inactive,
 }
 
-/// An answer that waits for its commit.
+/// An answer that waits for its commit. Dropped, it tells its caller that the store failed.
 #[derive(Debug)]
 pub(super) enum Ack {
     Entry(Reply<Entry>, Result<Entry, Error>),
     Removed(Reply<()>, Result<(), Error>),
-    Beat(Reply<BeatAnswer>, Result<BeatAnswer, Error>),
+    Beat(Reply<Beaten>, Result<Beaten, Error>),
     Batch(
         Reply<Vec<(ServiceId, BatchOutcome)>>,
         Result<Vec<(ServiceId, BatchOutcome)>, Error>,
     ),
-    Pulse(oneshot::Sender<()>),
 }
 
 impl Ack {
@@ -119,18 +118,6 @@ impl Ack {
             Self::Removed(reply, answer) => drop(reply.send(answer)),
             Self::Beat(reply, answer) => drop(reply.send(answer)),
             Self::Batch(reply, answer) => drop(reply.send(answer)),
-            Self::Pulse(done) => drop(done.send(())),
-        }
-    }
-
-    /// Answers that the store failed: what was decided did not (provably) happen.
-    pub(super) fn send_failed(self) {
-        match self {
-            Self::Entry(reply, _) => drop(reply.send(Err(Error::Failed))),
-            Self::Removed(reply, _) => drop(reply.send(Err(Error::Failed))),
-            Self::Beat(reply, _) => drop(reply.send(Err(Error::Failed))),
-            Self::Batch(reply, _) => drop(reply.send(Err(Error::Failed))),
-            Self::Pulse(_) => {}
         }
     }
 }

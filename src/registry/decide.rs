@@ -4,12 +4,12 @@
 //! decided; nothing is visible outside until the batch is on the disk and [`Outcome::install`]ed.
 //! A refused command answers its own caller and spoils nobody else's.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::command::{Ack, BatchOutcome, BeatAnswer, Command};
+use super::command::{Ack, BatchOutcome, Command};
 use super::view::{Entry, View};
-use super::{Error, Terms};
+use super::{Error, Rules};
 use crate::domain::liveness::{BeatRefusal, Beaten};
 use crate::domain::silence::deadline;
 use crate::domain::{
@@ -21,7 +21,7 @@ use crate::store::{AppRecord, Armed, Batch};
 /// What a batch of commands has decided so far.
 pub(super) struct Pending<'a> {
     view: &'a View,
-    terms: &'a Terms,
+    rules: &'a Rules,
     now: Moment,
     apps: HashMap<AppInstanceId, PendingApp>,
     services: HashMap<ServiceId, Option<Entry>>,
@@ -60,21 +60,30 @@ pub(super) struct Outcome {
     services: HashMap<ServiceId, Option<Entry>>,
 }
 
-/// When the running timer of an entry must be looked at; `None` when none runs.
+/// Where the entry of a running timer belongs in the expiry index; `None` when none runs.
 ///
-/// An entry that is already armed early enough stays where it is: that is what makes a plain beat
-/// cost no index write.
-pub(super) fn armed(entry: &Entry, policy: &Policy, blind_spots: &[BlindSpot]) -> Option<Steady> {
-    let (running, agreement) = entry.liveness.running()?;
-    let deadline = deadline(&policy.timer(running, agreement), blind_spots);
-    Some(entry.armed.map_or(deadline, |armed| armed.min(deadline)))
+/// One that already stands early enough stays where it is: that is what makes a plain beat cost no
+/// index write, and no look at the blind spots.
+pub(super) fn index_at(
+    entry: &Entry,
+    policy: &Policy,
+    blind_spots: &[BlindSpot],
+) -> Option<Steady> {
+    let timer = policy.timer_of(&entry.liveness)?;
+    match entry.armed {
+        Some(armed) if armed <= timer.earliest() => Some(armed),
+        armed => {
+            let deadline = deadline(&timer, blind_spots);
+            Some(armed.map_or(deadline, |armed| armed.min(deadline)))
+        }
+    }
 }
 
 impl<'a> Pending<'a> {
-    pub(super) fn new(view: &'a View, terms: &'a Terms, now: Moment) -> Self {
+    pub(super) fn new(view: &'a View, rules: &'a Rules, now: Moment) -> Self {
         Self {
             view,
-            terms,
+            rules,
             now,
             apps: HashMap::new(),
             services: HashMap::new(),
@@ -104,21 +113,13 @@ impl<'a> Pending<'a> {
                 key,
                 heartbeat,
                 reply,
-            } => {
-                let answer = self.beat(&key, heartbeat);
-                Ack::Beat(reply, answer.map_err(|refused| refused.into_error(&key)))
-            }
+            } => Ack::Beat(reply, self.beat(&key, heartbeat)),
             Command::BeatMany {
                 app,
                 services,
                 heartbeat,
                 reply,
             } => Ack::Batch(reply, self.beat_many(&app, services, heartbeat)),
-            // The registry's own commands are the writer's.
-            Command::Pulse {
-                done: Some(done), ..
-            } => Ack::Pulse(done),
-            Command::Pulse { done: None, .. } | Command::Reload(_) => return,
         };
         self.acks.push(ack);
     }
@@ -149,7 +150,7 @@ impl<'a> Pending<'a> {
 
     /// Takes over a changed entry, with its place in the expiry index.
     fn put(&mut self, mut entry: Entry) {
-        entry.armed = armed(&entry, &self.terms.policy, &self.view.blind_spots);
+        entry.armed = index_at(&entry, &self.rules.policy, &self.view.blind_spots);
         self.services.insert(entry.key.service, Some(entry));
     }
 
@@ -159,12 +160,12 @@ impl<'a> Pending<'a> {
         service: Arc<Service>,
         state: ProducerState,
     ) -> Result<Entry, Error> {
-        if !self.knows(&key.app) && !self.terms.auto_accept {
+        if !self.knows(&key.app) && !self.rules.auto_accept {
             return Err(Error::UnknownApp(key.app));
         }
         let registered = self.view.app(&key.app).map_or(0, |app| app.services.len());
         let pending = self.apps.entry(key.app.clone()).or_default();
-        let limit = self.terms.services_max_per_app;
+        let limit = self.rules.services_max_per_app;
         if registered + pending.added.len() >= limit + pending.removed.len() {
             return Err(Error::TooManyServices { limit });
         }
@@ -175,7 +176,7 @@ impl<'a> Pending<'a> {
         }
         pending.added.insert(key.service);
         let offer = service.liveness_offer;
-        let liveness = Liveness::registered(state, offer, &self.terms.policy, self.now);
+        let liveness = Liveness::registered(state, offer, &self.rules.policy, self.now);
         let app = self.view.shared_app(&key.app).unwrap_or(key.app);
         let key = ServiceKey {
             app,
@@ -202,7 +203,7 @@ impl<'a> Pending<'a> {
         let offer = service.liveness_offer;
         let liveness = old
             .liveness
-            .replaced(state, offer, &self.terms.policy, self.now)
+            .replaced(state, offer, &self.rules.policy, self.now)
             .map_err(|_| Error::SuspendedByProducer)?;
         let service = match offer {
             Some(_) => service,
@@ -237,32 +238,28 @@ impl<'a> Pending<'a> {
         Ok(())
     }
 
-    fn beat(&mut self, key: &ServiceKey, heartbeat: Heartbeat) -> Result<BeatAnswer, Refused> {
-        let old = self.entry_of(key).map_err(Refused::Unknown)?;
-        let Beaten {
-            liveness,
-            new_interval,
-            revived,
-        } = old
+    fn beat(&mut self, key: &ServiceKey, heartbeat: Heartbeat) -> Result<Beaten, Error> {
+        let old = self.entry_of(key)?;
+        let offer = old.service.liveness_offer;
+        let beaten = old
             .liveness
-            .beat(
-                heartbeat,
-                old.service.liveness_offer,
-                &self.terms.policy,
-                self.now,
-            )
-            .map_err(Refused::Beat)?;
+            .beat(heartbeat, offer, &self.rules.policy, self.now)
+            .map_err(|refusal| match refusal {
+                BeatRefusal::NotMonitored => Error::NoLiveness(key.service),
+                BeatRefusal::Inactive => Error::Inactive(key.service),
+                BeatRefusal::PromiseTooLong { interval } => Error::PromiseTooLong {
+                    service: key.service,
+                    interval,
+                },
+            })?;
         let entry = Entry {
-            liveness: Liveness::Monitored(liveness),
+            liveness: Liveness::Monitored(beaten.liveness),
             ..old.clone()
         };
         self.put(entry);
         self.tally.beats += 1;
-        self.tally.revived += u64::from(revived);
-        Ok(BeatAnswer {
-            liveness,
-            new_interval,
-        })
+        self.tally.revived += u64::from(beaten.revived);
+        Ok(beaten)
     }
 
     /// All or nothing only where the request itself is wrong; else one outcome per service.
@@ -275,9 +272,7 @@ impl<'a> Pending<'a> {
         if !self.knows(app) {
             return Err(Error::UnknownApp(app.clone()));
         }
-        let mut seen = HashSet::new();
         let services = services.unwrap_or_else(|| self.monitored_services(app));
-        let services: Vec<_> = services.into_iter().filter(|id| seen.insert(*id)).collect();
         // The promise is checked for all before the first one beats.
         if let Some(promise) = heartbeat.promise {
             for id in &services {
@@ -300,13 +295,12 @@ impl<'a> Pending<'a> {
                 service,
             };
             let outcome = match self.beat(&key, heartbeat) {
-                Ok(BeatAnswer {
-                    liveness,
-                    new_interval: true,
-                }) => BatchOutcome::NewInterval(liveness.agreement.shown()),
+                Ok(beaten) if beaten.new_interval => {
+                    BatchOutcome::NewInterval(beaten.liveness.agreement.shown())
+                }
                 Ok(_) => BatchOutcome::Alive,
-                Err(Refused::Beat(BeatRefusal::Inactive)) => BatchOutcome::Inactive,
-                Err(Refused::Unknown(_) | Refused::Beat(_)) => BatchOutcome::Unknown,
+                Err(Error::Inactive(_)) => BatchOutcome::Inactive,
+                Err(_) => BatchOutcome::Unknown,
             };
             (service, outcome)
         };
@@ -350,7 +344,7 @@ impl<'a> Pending<'a> {
                 armed: None,
                 ..entry.clone()
             };
-            let deadline = armed(&unarmed, &self.terms.policy, &self.view.blind_spots);
+            let deadline = index_at(&unarmed, &self.rules.policy, &self.view.blind_spots);
             match (deadline, unarmed.liveness.expired(self.now.steady)) {
                 (Some(deadline), Some(liveness)) if deadline <= at => {
                     self.tally.suspended.push((due.key, deadline));
@@ -364,12 +358,13 @@ impl<'a> Pending<'a> {
         }
     }
 
-    /// Brings a running timer's index entry forward where it is later than its deadline (after the
-    /// grace was made smaller), or puts in a missing one.
-    pub(super) fn mend(&mut self, id: &ServiceId) {
-        if let Some(entry) = self.entry(id) {
-            let entry = entry.clone();
-            self.put(entry);
+    /// Brings the index entries of running timers forward where they are later than their deadlines
+    /// (after the grace was made smaller), and puts in missing ones; the first `max` of `late`.
+    pub(super) fn mend(&mut self, late: &mut VecDeque<ServiceId>, max: usize) {
+        for id in late.drain(..late.len().min(max)) {
+            if let Some(entry) = self.entry(&id).cloned() {
+                self.put(entry);
+            }
         }
     }
 
@@ -431,26 +426,6 @@ impl<'a> Pending<'a> {
             tally: self.tally,
             apps,
             services: self.services,
-        }
-    }
-}
-
-/// Why a beat did nothing.
-enum Refused {
-    Unknown(Error),
-    Beat(BeatRefusal),
-}
-
-impl Refused {
-    fn into_error(self, key: &ServiceKey) -> Error {
-        match self {
-            Self::Unknown(error) => error,
-            Self::Beat(BeatRefusal::NotMonitored) => Error::NoLiveness(key.service),
-            Self::Beat(BeatRefusal::Inactive) => Error::Inactive(key.service),
-            Self::Beat(BeatRefusal::PromiseTooLong { interval }) => Error::PromiseTooLong {
-                service: key.service,
-                interval,
-            },
         }
     }
 }

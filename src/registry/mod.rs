@@ -2,14 +2,14 @@
 //!
 //! [`Registry`] is a cheap handle. Reads go to the in-memory view; every change goes through one
 //! bounded queue to one writer thread, which decides, commits and answers in batches: an answer
-//! means that it is on the disk. See `queue`, `writer`, `decide`, `scanner`, `boot` in that order.
+//! means that it is on the disk. See `queue`, `writer`, `decide`, `pulse`, `boot` in that order.
 
 mod boot;
 mod command;
 mod decide;
 mod health;
+mod pulse;
 mod queue;
-mod scanner;
 mod view;
 mod writer;
 
@@ -19,29 +19,36 @@ use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
 pub use self::boot::Boot;
-pub use self::command::{BatchOutcome, BeatAnswer};
-use self::command::{Command, Reply};
-use self::health::Health;
+pub use self::command::BatchOutcome;
+use self::command::{Command, Item, Reply};
+use self::health::{Health, Pace};
 use self::queue::Queue;
 pub use self::view::{App, Entry, View};
 use self::writer::Writer;
 use crate::clock::Clock;
-use crate::domain::silence::deadline;
+use crate::domain::liveness::Beaten;
 use crate::domain::{
-    AppInstanceId, BlindSpot, Heartbeat, LivenessInterval, Moment, Policy, ProducerState, Service,
-    ServiceId, ServiceKey, ServiceState, Steady,
+    AppInstanceId, Heartbeat, LivenessInterval, Moment, Policy, ProducerState, Service, ServiceId,
+    ServiceKey, ServiceState,
 };
 use crate::metrics::Metrics;
 
-/// The operator's choices that the registry goes by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terms {
+/// What requests are decided by; can change while the registry runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
     /// Bounds and grace.
     pub policy: Policy,
     /// Whether an unknown application is accepted with its first service.
     pub auto_accept: bool,
     /// Services per application.
     pub services_max_per_app: usize,
+}
+
+/// The operator's choices that the registry goes by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// What requests are decided by.
+    pub rules: Rules,
     /// Commands that may wait for the writer.
     pub queue_max: usize,
     /// A small batch waits so long for company, in milliseconds.
@@ -228,11 +235,7 @@ impl Registry {
     /// # Errors
     /// [`Error::UnknownApp`], [`Error::UnknownService`], [`Error::NoLiveness`],
     /// [`Error::PromiseTooLong`], [`Error::Inactive`], or the registry is not able now.
-    pub async fn heartbeat(
-        &self,
-        key: ServiceKey,
-        heartbeat: Heartbeat,
-    ) -> Result<BeatAnswer, Error> {
+    pub async fn heartbeat(&self, key: ServiceKey, heartbeat: Heartbeat) -> Result<Beaten, Error> {
         self.ask(|reply| Command::Beat {
             key,
             heartbeat,
@@ -241,8 +244,8 @@ impl Registry {
         .await
     }
 
-    /// Takes one heartbeat for many services of an application, in one commit. `None`: for every
-    /// service that agreed on heartbeats. One outcome per distinct id, in order.
+    /// Takes one heartbeat for many services of an application (each named once), in one commit.
+    /// `None`: for every service that agreed on heartbeats. One outcome per id, in order.
     ///
     /// # Errors
     /// [`Error::UnknownApp`], [`Error::PromiseTooLong`] (then none has beaten), or the registry
@@ -292,12 +295,9 @@ impl Registry {
         self.0.queue.len()
     }
 
-    /// New terms, after a reload of the configuration. The queue's length, the pulse and the
-    /// marks stay as they were.
-    pub fn reload(&self, terms: Terms) {
-        self.0
-            .queue
-            .push_own(|_| Some(Command::Reload(Box::new(terms))));
+    /// New rules, after a reload of the configuration.
+    pub fn reload(&self, rules: Rules) {
+        self.0.queue.push_own(|_| Some(Item::Reload(rules)));
     }
 
     /// Waits until everything that is due now has been judged.
@@ -305,7 +305,7 @@ impl Registry {
         let (done, settled) = oneshot::channel();
         let at = self.now().steady;
         self.0.queue.push_own(|_| {
-            Some(Command::Pulse {
+            Some(Item::Pulse {
                 at,
                 done: Some(done),
             })
@@ -314,9 +314,9 @@ impl Registry {
         let _ = settled.await;
     }
 
-    /// Judges what is due, for ever: to be run as a task of its own.
-    pub async fn scan(self) {
-        scanner::run(self).await;
+    /// Has what is due judged, for ever: to be run as a task of its own.
+    pub async fn pulse(self) {
+        pulse::run(self).await;
     }
 
     /// Waits until the store fails; then the process should end, and the next start decides.
@@ -338,18 +338,20 @@ impl Registry {
         let now = clock.now().steady;
         let mut reasons = Vec::new();
         if let Some(failure) = health.failure() {
-            reasons.push(failure.to_owned());
+            reasons.push(failure);
         }
-        let silent_ms = now.ms_since(health.last_pulse());
+        let Pace {
+            last_pulse,
+            next_due,
+        } = health.pace();
+        let silent_ms = now.ms_since(last_pulse);
         if silent_ms > *stall_ms {
             reasons.push(format!(
                 "the writer has not come through for {silent_ms} ms"
             ));
         }
-        let overdue_ms = health.next_due().map_or(0, |due| now.ms_since(due));
-        // A due time of 0 only asks for attention.
-        let asks = health.next_due() == Some(Steady::from_ms(0));
-        if overdue_ms > *stall_ms && !asks {
+        let overdue_ms = next_due.map_or(0, |due| now.ms_since(due));
+        if overdue_ms > *stall_ms {
             reasons.push(format!("verdicts are {overdue_ms} ms late"));
         }
         if reasons.is_empty() {
@@ -358,11 +360,4 @@ impl Registry {
             Err(NotReady { reasons })
         }
     }
-}
-
-/// When a service's timer runs out as things stand; `None` when none runs.
-#[must_use]
-pub fn deadline_of(entry: &Entry, policy: &Policy, blind_spots: &[BlindSpot]) -> Option<Steady> {
-    let (running, agreement) = entry.liveness.running()?;
-    Some(deadline(&policy.timer(running, agreement), blind_spots))
 }

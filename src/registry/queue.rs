@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::command::Command;
+use super::command::{Command, Item};
 use super::{Error, Terms};
 
 /// Commands in one commit at the most. Bounds the time an acknowledgement waits for others.
@@ -26,11 +26,11 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct Inner {
-    commands: VecDeque<Command>,
+    items: VecDeque<Item>,
     closed: bool,
-    /// The writer waits for so many commands; 0: it does not wait.
+    /// The writer waits for so many items; 0: it does not wait.
     wake_at: usize,
-    /// How many of the commands are the registry's own.
+    /// How many of them are the registry's own.
     own: usize,
 }
 
@@ -56,29 +56,29 @@ impl Queue {
         if inner.closed {
             return Err(Error::Stopping);
         }
-        if inner.commands.len() - inner.own >= self.max {
+        if inner.items.len() - inner.own >= self.max {
             return Err(Error::Busy);
         }
-        self.append(inner, command);
+        self.append(inner, Item::Client(command));
         Ok(())
     }
 
     /// Puts in what the registry itself has to say. It is never refused for lack of room, so that
     /// a flood of beats cannot keep verdicts from being made. `None` from `make`: nothing to do.
-    pub(super) fn push_own(&self, make: impl FnOnce(usize) -> Option<Command>) {
+    pub(super) fn push_own(&self, make: impl FnOnce(usize) -> Option<Item>) {
         let mut inner = self.lock();
         if inner.closed {
             return;
         }
-        if let Some(command) = make(inner.own) {
+        if let Some(item) = make(inner.own) {
             inner.own += 1;
-            self.append(inner, command);
+            self.append(inner, item);
         }
     }
 
-    fn append(&self, mut inner: MutexGuard<'_, Inner>, command: Command) {
-        inner.commands.push_back(command);
-        let wake = inner.wake_at > 0 && (inner.commands.len() >= inner.wake_at || inner.own > 0);
+    fn append(&self, mut inner: MutexGuard<'_, Inner>, item: Item) {
+        inner.items.push_back(item);
+        let wake = inner.wake_at > 0 && (inner.items.len() >= inner.wake_at || inner.own > 0);
         if wake {
             inner.wake_at = 0;
             drop(inner);
@@ -86,9 +86,9 @@ impl Queue {
         }
     }
 
-    /// How many commands wait.
+    /// How many items wait.
     pub(super) fn len(&self) -> usize {
-        self.lock().commands.len()
+        self.lock().items.len()
     }
 
     /// No more commands are taken in; the writer gets what is there.
@@ -101,9 +101,9 @@ impl Queue {
     }
 
     /// Waits for the next batch and moves it into `batch`. `false`: closed and empty.
-    pub(super) fn take(&self, terms: &Terms, batch: &mut Vec<Command>) -> bool {
+    pub(super) fn take(&self, terms: &Terms, batch: &mut Vec<Item>) -> bool {
         let mut inner = self.lock();
-        while inner.commands.is_empty() {
+        while inner.items.is_empty() {
             if inner.closed {
                 return false;
             }
@@ -114,7 +114,7 @@ impl Queue {
                 .unwrap_or_else(PoisonError::into_inner);
         }
         let lonely = |inner: &mut Inner| {
-            !inner.closed && inner.own == 0 && inner.commands.len() < terms.linger_commands
+            !inner.closed && inner.own == 0 && inner.items.len() < terms.linger_commands
         };
         if terms.linger_ms > 0 && lonely(&mut inner) {
             inner.wake_at = terms.linger_commands;
@@ -128,14 +128,17 @@ impl Queue {
         inner.wake_at = 0;
         let mut weight = 0;
         while batch.len() < BATCH_MAX && weight < BATCH_WEIGHT_MAX {
-            let Some(command) = inner.commands.pop_front() else {
+            let Some(item) = inner.items.pop_front() else {
                 break;
             };
-            if matches!(command, Command::Pulse { .. } | Command::Reload(_)) {
-                inner.own -= 1;
+            match &item {
+                Item::Client(command) => weight += command.weight(&terms.rules),
+                Item::Pulse { .. } | Item::Reload(_) | Item::Mend(_) => {
+                    inner.own -= 1;
+                    weight += 1;
+                }
             }
-            weight += command.weight(terms);
-            batch.push(command);
+            batch.push(item);
         }
         true
     }

@@ -4,12 +4,12 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::command::{Ack, Command};
+use super::command::{Ack, Item};
 use super::decide::{self, Outcome, Pending, Tally};
 use super::health::Health;
 use super::queue::Queue;
 use super::view::View;
-use super::{Error, Terms};
+use super::{Error, Rules, Terms};
 use crate::clock::{Clock, Stopwatch};
 use crate::domain::{Mark, Moment, Policy, Reading, ServiceId, Steady};
 use crate::metrics::Metrics;
@@ -27,19 +27,18 @@ pub(super) struct Writer {
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
     pub(super) terms: Terms,
-    /// Timers whose index entry may be missing or too late.
-    pub(super) mend: VecDeque<ServiceId>,
     pub(super) last_mark: Steady,
 }
 
 impl Writer {
     /// Runs until the queue is closed and empty, then ends in good order: a mark that says so, and
-    /// the seal. After a failure of the store it answers everybody and leaves the store alone.
+    /// the seal. After a failure of the store it leaves the store alone; whoever waits is told,
+    /// because a dropped reply tells.
     pub(super) fn run(mut self) -> Result<(), Error> {
-        let mut commands = Vec::new();
-        while self.queue.take(&self.terms, &mut commands) {
-            if let Err((acks, error)) = self.process(commands.drain(..)) {
-                return Err(self.give_up(acks, &error));
+        let mut items = Vec::new();
+        while self.queue.take(&self.terms, &mut items) {
+            if let Err(error) = self.process(items.drain(..)) {
+                return Err(self.give_up(&error));
             }
         }
         let (now, reading) = self.clock.read();
@@ -48,7 +47,7 @@ impl Writer {
             ..Batch::default()
         };
         if let Err(error) = self.store.commit(&batch) {
-            return Err(self.give_up(Vec::new(), &error));
+            return Err(self.give_up(&error));
         }
         self.store.close().map_err(|error| {
             log::error!("closing the store failed: {error}; what was acknowledged is on the disk");
@@ -57,86 +56,74 @@ impl Writer {
     }
 
     /// What reached the disk is unknown, so nothing is retried: the next start decides.
-    fn give_up(self, acks: Vec<Ack>, error: &store::Error) -> Error {
+    fn give_up(self, error: &store::Error) -> Error {
         log::error!(
             "{error}; nothing more is accepted. What was acknowledged is on the disk; restart to go on"
         );
         self.health.fail(error.to_string());
         self.queue.close();
         self.store.abandon();
-        for ack in acks {
-            ack.send_failed();
-        }
         let mut rest = Vec::new();
         while self.queue.take(&self.terms, &mut rest) {
-            // Dropping a command's reply tells its caller.
             rest.clear();
         }
         Error::Failed
     }
 
-    /// One batch, from commands to answers.
-    fn process(
-        &mut self,
-        commands: impl Iterator<Item = Command>,
-    ) -> Result<(), (Vec<Ack>, store::Error)> {
+    /// One batch, from what stood in the queue to the answers.
+    fn process(&mut self, items: impl Iterator<Item = Item>) -> Result<(), store::Error> {
         let (now, reading) = self.clock.read();
-        let mut pulse = None;
+        let mut pulsed = false;
+        let mut settled = Vec::new();
         let mut reload = None;
+        let mut mend = VecDeque::new();
         let mut outcome = {
             let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
-            let mut pending = Pending::new(&view, &self.terms, now);
-            for command in commands {
-                match &command {
-                    Command::Pulse { at, .. } => {
-                        pulse = Some(*at);
-                        let due = self.store.due(*at, JUDGED_MAX);
-                        match due {
-                            Ok(due) => pending.judge(due, *at),
-                            Err(error) => return Err((pending.fold().acks, error)),
-                        }
+            let mut pending = Pending::new(&view, &self.terms.rules, now);
+            for item in items {
+                match item {
+                    Item::Client(command) => pending.decide(command),
+                    Item::Pulse { at, done } => {
+                        pending.judge(self.store.due(at, JUDGED_MAX)?, at);
+                        pulsed = true;
+                        settled.extend(done);
                     }
-                    Command::Reload(terms) => reload = Some(terms.clone()),
-                    Command::Register { .. }
-                    | Command::Replace { .. }
-                    | Command::Remove { .. }
-                    | Command::Beat { .. }
-                    | Command::BeatMany { .. } => {}
+                    Item::Reload(rules) => reload = Some(rules),
+                    Item::Mend(late) => mend = late,
                 }
-                pending.decide(command);
             }
-            if pulse.is_some() {
-                let count = self.mend.len().min(JUDGED_MAX);
-                self.mend.drain(..count).for_each(|id| pending.mend(&id));
-            }
+            pending.mend(&mut mend, JUDGED_MAX);
             pending.fold()
         };
-        if let Some(terms) = &reload {
-            outcome.batch.policy = Some(terms.policy);
+        if !mend.is_empty() {
+            self.queue.push_own(|_| Some(Item::Mend(mend)));
         }
+        outcome.batch.policy = reload.map(|rules| rules.policy);
         self.add_mark(&mut outcome.batch, now, reading);
         let acks = self.commit(outcome)?;
         acks.into_iter().for_each(Ack::send);
-        if let Some(terms) = reload {
-            self.take_over(*terms);
+        if let Some(rules) = reload {
+            self.take_over(rules);
         }
-        if pulse.is_some() {
+        if pulsed {
+            self.health.set_next_due(self.store.next_due()?);
             self.health.pulse_done(self.clock.now().steady);
+            for done in settled {
+                let _ = done.send(());
+            }
         }
         Ok(())
     }
 
     /// Commits and installs; the answers may go out when this returns.
-    fn commit(&mut self, outcome: Outcome) -> Result<Vec<Ack>, (Vec<Ack>, store::Error)> {
+    fn commit(&mut self, outcome: Outcome) -> Result<Vec<Ack>, store::Error> {
         if outcome.batch.is_empty() {
             // Nothing to write: only refusals and empty pulses.
             return Ok(outcome.acks);
         }
         let changes_index = !outcome.batch.arm.is_empty() || !outcome.batch.disarm.is_empty();
         let stopwatch = Stopwatch::start();
-        if let Err(error) = self.store.commit(&outcome.batch) {
-            return Err((outcome.acks, error));
-        }
+        self.store.commit(&outcome.batch)?;
         self.metrics.commits.inc();
         self.metrics
             .commit_seconds
@@ -147,21 +134,37 @@ impl Writer {
         };
         self.tell(&tally);
         if changes_index {
-            match self.next_due() {
-                Ok(next_due) => self.health.set_next_due(next_due),
-                Err(error) => return Err((acks, error)),
-            }
+            self.health.set_next_due(self.store.next_due()?);
         }
         Ok(acks)
     }
 
-    /// When to look next: at once while there is something to mend.
-    fn next_due(&self) -> Result<Option<Steady>, store::Error> {
-        if self.mend.is_empty() {
-            self.store.next_due()
-        } else {
-            Ok(Some(Steady::from_ms(0)))
+    /// Mends the index before anything else happens: at start, in bounded commits.
+    pub(super) fn mend_all(
+        &mut self,
+        mut late: VecDeque<ServiceId>,
+        mut orphans: Vec<Armed>,
+    ) -> Result<(), store::Error> {
+        if !late.is_empty() || !orphans.is_empty() {
+            log::info!(
+                "mending the expiry index: {} entries missing or late, {} belong to nobody",
+                late.len(),
+                orphans.len()
+            );
         }
+        while !late.is_empty() || !orphans.is_empty() {
+            let now = self.clock.now();
+            let outcome = {
+                let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+                let mut pending = Pending::new(&view, &self.terms.rules, now);
+                pending.mend(&mut late, JUDGED_MAX);
+                pending.drop_orphans(orphans.drain(..orphans.len().min(JUDGED_MAX)));
+                pending.fold()
+            };
+            self.commit(outcome)?;
+        }
+        self.health.set_next_due(self.store.next_due()?);
+        Ok(())
     }
 
     /// The mark joins a commit once the last one is old, and makes one of its own when idle.
@@ -178,21 +181,20 @@ impl Writer {
         }
     }
 
-    /// New terms: a smaller grace may leave index entries later than their deadlines.
-    fn take_over(&mut self, terms: Terms) {
-        self.terms = terms;
+    /// New rules: a smaller grace may leave index entries later than their deadlines.
+    fn take_over(&mut self, rules: Rules) {
+        self.terms.rules = rules;
         let late = {
             let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
-            view.policy = Some(self.terms.policy);
-            late_entries(&view, &self.terms.policy)
+            view.policy = Some(rules.policy);
+            late_entries(&view, &rules.policy)
         };
         if !late.is_empty() {
             log::info!(
                 "the new configuration brings {} deadlines forward",
                 late.len()
             );
-            self.mend = late;
-            self.health.set_next_due(Some(Steady::from_ms(0)));
+            self.queue.push_own(|_| Some(Item::Mend(late)));
         }
     }
 
@@ -244,25 +246,7 @@ pub(super) fn mark(now: Moment, reading: Reading, clean_stop: bool) -> Mark {
 /// Running timers whose index entry is missing, or later than the deadline.
 pub(super) fn late_entries(view: &View, policy: &Policy) -> VecDeque<ServiceId> {
     view.services()
-        .filter(|entry| decide::armed(entry, policy, &view.blind_spots) != entry.armed)
+        .filter(|entry| decide::index_at(entry, policy, &view.blind_spots) != entry.armed)
         .map(|entry| entry.key.service)
         .collect()
-}
-
-/// Mends the index before anything else happens: at start, in bounded commits.
-pub(super) fn mend_all(writer: &mut Writer, mut orphans: Vec<Armed>) -> Result<(), store::Error> {
-    while !writer.mend.is_empty() || !orphans.is_empty() {
-        let now = writer.clock.now();
-        let outcome = {
-            let view = writer.view.read().unwrap_or_else(PoisonError::into_inner);
-            let mut pending = Pending::new(&view, &writer.terms, now);
-            let count = writer.mend.len().min(JUDGED_MAX);
-            writer.mend.drain(..count).for_each(|id| pending.mend(&id));
-            pending.drop_orphans(orphans.drain(..orphans.len().min(JUDGED_MAX)));
-            pending.fold()
-        };
-        writer.commit(outcome).map_err(|(_, error)| error)?;
-    }
-    writer.health.set_next_due(writer.store.next_due()?);
-    Ok(())
 }

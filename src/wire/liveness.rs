@@ -2,6 +2,8 @@
 //!
 //! Source: GS MEC 011 V2.2.1, 8.1.2.5 and 8.1.2.6. The batch and `retryInterval` are our extensions.
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 
 use super::member::{BodyError, Members, wrong};
@@ -57,7 +59,7 @@ fn heartbeat(members: &mut Members) -> Result<Heartbeat, BodyError> {
 }
 
 /// An id of a batch heartbeat. What is no UUID cannot be one of ours, and is answered as unknown.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum BatchId {
     /// It may be ours.
     Service(ServiceId),
@@ -81,28 +83,19 @@ pub struct BatchUpdate {
 pub fn parse_batch(body: &[u8]) -> Result<BatchUpdate, BodyError> {
     let mut members = Members::parse(body)?;
     let heartbeat = heartbeat(&mut members)?;
-    let ids = match members.optional_strings("serviceIds")? {
-        Some(texts) if texts.len() > BATCH_IDS_MAX => {
-            return Err(BodyError::new(format!(
-                "serviceIds has {} entries; at most {BATCH_IDS_MAX} are taken at once",
-                texts.len()
-            )));
-        }
-        texts => texts.map(|texts| {
-            let mut seen = std::collections::HashSet::new();
-            let ids = texts.into_iter().map(|text| match ServiceId::parse(&text) {
-                Some(id) => BatchId::Service(id),
-                None => BatchId::Other(text),
-            });
-            ids.filter(|id| {
-                seen.insert(match id {
-                    BatchId::Service(id) => id.to_string(),
-                    BatchId::Other(text) => text.clone(),
-                })
-            })
-            .collect()
-        }),
-    };
+    let ids: Option<Vec<BatchId>> = members.optional_strings("serviceIds")?.map(|texts| {
+        let mut seen = HashSet::new();
+        let ids = texts.into_iter().map(|text| match ServiceId::parse(&text) {
+            Some(id) => BatchId::Service(id),
+            None => BatchId::Other(text),
+        });
+        ids.filter(|id| seen.insert(id.clone())).collect()
+    });
+    if let Some(count) = ids.as_ref().map(Vec::len).filter(|n| *n > BATCH_IDS_MAX) {
+        return Err(BodyError::new(format!(
+            "serviceIds names {count} services; at most {BATCH_IDS_MAX} are taken at once"
+        )));
+    }
     Ok(BatchUpdate { heartbeat, ids })
 }
 

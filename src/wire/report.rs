@@ -9,8 +9,7 @@ use super::links::Links;
 use super::service::ServiceInfo;
 use crate::domain::silence::deadline;
 use crate::domain::{
-    BlindSpot, Liveness, Moment, Phase, Policy, RetryPromise, Service, ServiceKey, ServiceState,
-    Wall,
+    BlindSpot, Liveness, Moment, Phase, Policy, Service, ServiceKey, ServiceState, Wall,
 };
 
 /// A service as the registry knows it.
@@ -93,12 +92,8 @@ impl ServiceReport {
             liveness,
         } = known;
         let monitored = liveness.monitored();
-        let deadline_steady_ms =
-            policy
-                .zip(liveness.running())
-                .map(|(policy, (running, agreement))| {
-                    deadline(&policy.timer(running, agreement), blind_spots).as_ms()
-                });
+        let timer = policy.and_then(|policy| policy.timer_of(liveness));
+        let deadline_steady_ms = timer.map(|timer| deadline(&timer, blind_spots).as_ms());
         let suspended_steady_ms = monitored.and_then(|monitored| match monitored.phase {
             Phase::Suspended { since } => Some(since.as_ms()),
             Phase::Running(_) | Phase::Inactive => None,
@@ -126,18 +121,15 @@ impl ServiceDetail {
             service,
             liveness,
         } = known;
-        let timer = policy
-            .zip(liveness.running())
-            .map(|(policy, (running, agreement))| {
-                let timer = policy.timer(running, agreement);
-                TimerReport {
-                    base_steady_ms: timer.base.as_ms(),
-                    interval_ms: timer.interval_ms,
-                    grace_ms: timer.grace_ms,
-                    retry_ms: timer.retry_ms,
-                    promised: running.promise.map(RetryPromise::as_secs).is_some(),
-                }
-            });
+        let timer = policy.and_then(|policy| policy.timer_of(liveness));
+        let promise = liveness.running().and_then(|(running, _)| running.promise);
+        let timer = timer.map(|timer| TimerReport {
+            base_steady_ms: timer.base.as_ms(),
+            interval_ms: timer.interval_ms,
+            grace_ms: timer.grace_ms,
+            retry_ms: timer.retry_ms,
+            promised: promise.is_some(),
+        });
         // Path-absolute links: an offline look does not know the operator's prefix.
         let info = ServiceInfo::new(key, service, liveness, &Links::default());
         Self {

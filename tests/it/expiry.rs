@@ -10,7 +10,7 @@ use mepulse::domain::{
     Service, ServiceKey,
 };
 use mepulse::metrics::Metrics;
-use mepulse::registry::{Boot, Entry, Error, Registry, Running, Terms};
+use mepulse::registry::{Boot, Entry, Error, Registry, Rules, Running, Terms};
 use mepulse::store::memory::MemoryStore;
 
 const INTERVAL_MS: u64 = 10_000;
@@ -19,16 +19,18 @@ const GRACE_MS: u64 = 2_000;
 fn terms() -> Terms {
     let secs = |s| LivenessInterval::from_secs(s).unwrap();
     Terms {
-        policy: Policy {
-            default_interval: secs(30),
-            min_interval: secs(1),
-            max_interval: secs(3600),
-            grace_percent: 20,
-            grace_min_ms: GRACE_MS,
-            blind_cap: 10,
+        rules: Rules {
+            policy: Policy {
+                default_interval: secs(30),
+                min_interval: secs(1),
+                max_interval: secs(3600),
+                grace_percent: 20,
+                grace_min_ms: GRACE_MS,
+                blind_cap: 10,
+            },
+            auto_accept: true,
+            services_max_per_app: 1000,
         },
-        auto_accept: true,
-        services_max_per_app: 1000,
         queue_max: 4,
         linger_ms: 0,
         linger_commands: 8,
@@ -348,7 +350,7 @@ async fn a_wall_clock_step_changes_nothing_while_running() {
 #[tokio::test]
 async fn a_smaller_grace_after_a_restart_brings_the_deadline_forward() {
     let mut generous = terms();
-    generous.policy.grace_min_ms = 50_000;
+    generous.rules.policy.grace_min_ms = 50_000;
     let bench = Bench::on(MemoryStore::default(), ManualMachine::new(), generous);
     let key = bench.register().await;
     let late = bench.store.expiry()[0].at;
@@ -363,10 +365,10 @@ async fn a_smaller_grace_after_a_restart_brings_the_deadline_forward() {
 #[tokio::test]
 async fn a_smaller_grace_while_running_does_too() {
     let mut generous = terms();
-    generous.policy.grace_min_ms = 50_000;
+    generous.rules.policy.grace_min_ms = 50_000;
     let bench = Bench::on(MemoryStore::default(), ManualMachine::new(), generous);
     let key = bench.register().await;
-    bench.registry().reload(terms());
+    bench.registry().reload(terms().rules);
     bench.registry().settle().await;
     bench.pass(INTERVAL_MS + GRACE_MS).await;
     bench.registry().settle().await;

@@ -20,7 +20,8 @@ use super::schema::{self, meta, tree};
 use super::{Armed, Batch, Durability, Error, Loaded, OpenError, Row, SkippedRow, Store, records};
 use crate::domain::{Mark, ServiceKey, Steady};
 
-/// The floor in `STORE` is refreshed at most this often.
+/// The floor in `STORE` is refreshed this often, and in the first minute whenever the store's time
+/// in service has doubled: what is lost of a young store must be noticed too.
 const FLOOR_INTERVAL_MS: u64 = 60_000;
 
 /// Registrations on sled.
@@ -34,7 +35,21 @@ pub struct SledStore {
     commit_seq: u64,
     /// The commit sequence that the last mark on the disk carries: `STORE` may vouch for this one.
     marked_seq: u64,
-    floor_written_at: Option<Steady>,
+    floor: Option<Floor>,
+}
+
+/// When the floor in `STORE` was written.
+#[derive(Clone, Copy)]
+struct Floor {
+    first: Steady,
+    last: Steady,
+}
+
+impl Floor {
+    fn is_due(self, now: Steady) -> bool {
+        let interval_ms = self.last.ms_since(self.first).min(FLOOR_INTERVAL_MS);
+        now.ms_since(self.last) >= interval_ms
+    }
 }
 
 struct Trees {
@@ -227,17 +242,16 @@ impl SledStore {
 
     /// The mark just committed carries the commit sequence, so the floor may rise to it.
     fn refresh_floor(&mut self, mark: &Mark) -> Result<(), Error> {
-        let due = self
-            .floor_written_at
-            .is_none_or(|at| mark.steady.ms_since(at) >= FLOOR_INTERVAL_MS);
-        if due {
+        let now = mark.steady;
+        if self.floor.is_none_or(|floor| floor.is_due(now)) {
             if self.durability == Durability::ProcessCrash {
                 // The floor is synced, so what it vouches for must be.
                 self.sync_log()?;
             }
             self.store_file.commit_floor = self.marked_seq;
             self.data_dir.write_store_file(&self.store_file)?;
-            self.floor_written_at = Some(mark.steady);
+            let first = self.floor.map_or(now, |floor| floor.first);
+            self.floor = Some(Floor { first, last: now });
         }
         Ok(())
     }

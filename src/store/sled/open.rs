@@ -281,7 +281,7 @@ fn finish_open(
             store_file,
             commit_seq,
             marked_seq: commit_seq,
-            floor_written_at: None,
+            floor: None,
         }),
         Err(error) => Err((error, db)),
     }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::Registry;
-use super::command::Command;
+use super::command::Item;
 
 /// Pulses that may wait at once: the writer is behind anyway, more would tell it nothing.
 const WAITING_MAX: usize = 2;
@@ -17,14 +17,14 @@ pub(super) async fn run(registry: Registry) {
     loop {
         let now = inner.clock.now().steady;
         let tick_ms = inner.tick_ms;
-        let wait_ms = match inner.health.next_due() {
+        let wait_ms = match inner.health.pace().next_due {
             // At least a moment, so that a busy writer is not asked again and again.
             Some(due) => due.ms_since(now).clamp(1, tick_ms),
             None => tick_ms,
         };
         tokio::time::sleep(Duration::from_millis(wait_ms)).await;
         inner.queue.push_own(|waiting| {
-            (waiting < WAITING_MAX).then(|| Command::Pulse {
+            (waiting < WAITING_MAX).then(|| Item::Pulse {
                 at: inner.clock.now().steady,
                 done: None,
             })
