@@ -313,7 +313,11 @@ impl Config {
     }
 
     /// Rules that span several values.
-    fn check(&self) -> Result<(), ConfigError> {
+    /// Whether the values go together.
+    ///
+    /// # Errors
+    /// [`ConfigError::Conflict`] names the first that do not.
+    pub fn check(&self) -> Result<(), ConfigError> {
         let Self {
             server,
             store,
@@ -322,23 +326,62 @@ impl Config {
             ..
         } = self;
         let conflict = |text: String| Err(ConfigError::Conflict(text));
-        for (key, value) in [
-            ("server.body_limit_bytes", server.body_limit_bytes as u64),
-            ("server.header_timeout_ms", server.header_timeout_ms),
-            ("server.body_timeout_ms", server.body_timeout_ms),
-            ("server.idle_timeout_ms", server.idle_timeout_ms),
-            ("server.connections_max", server.connections_max as u64),
-            ("server.queue_max", server.queue_max as u64),
-            ("store.cache_mb", store.cache_mb),
+        let day_ms = 24 * 3600 * 1000;
+        for (key, value, min, max) in [
+            (
+                "server.body_limit_bytes",
+                server.body_limit_bytes as u64,
+                1,
+                16 << 20,
+            ),
+            (
+                "server.header_timeout_ms",
+                server.header_timeout_ms,
+                1,
+                day_ms,
+            ),
+            ("server.body_timeout_ms", server.body_timeout_ms, 1, day_ms),
+            ("server.idle_timeout_ms", server.idle_timeout_ms, 1, day_ms),
+            (
+                "server.connections_max",
+                server.connections_max as u64,
+                1,
+                1_000_000,
+            ),
+            ("server.queue_max", server.queue_max as u64, 1, 1_000_000),
+            ("store.cache_mb", store.cache_mb, 1, 1 << 20),
+            ("store.commit_linger_ms", store.commit_linger_ms, 0, 1000),
             (
                 "store.commit_linger_beats",
                 store.commit_linger_beats as u64,
+                1,
+                1_000_000,
             ),
-            ("liveness.min_interval_s", liveness.min_interval_s.into()),
-            ("truth.tick_ms", truth.tick_ms),
+            ("store.mark_interval_ms", store.mark_interval_ms, 0, day_ms),
+            (
+                "store.idle_mark_interval_ms",
+                store.idle_mark_interval_ms,
+                1,
+                day_ms,
+            ),
+            (
+                "liveness.min_interval_s",
+                liveness.min_interval_s.into(),
+                1,
+                u32::MAX.into(),
+            ),
+            (
+                "liveness.grace_percent",
+                liveness.grace_percent.into(),
+                0,
+                10_000,
+            ),
+            ("liveness.grace_min_ms", liveness.grace_min_ms, 1, day_ms),
+            ("truth.tick_ms", truth.tick_ms, 1, truth.stall_ms / 2),
+            ("truth.stall_ms", truth.stall_ms, 2, day_ms),
         ] {
-            if value == 0 {
-                return conflict(format!("`{key}` must be at least 1"));
+            if value < min || value > max {
+                return conflict(format!("`{key}` ({value}) must be between {min} and {max}"));
             }
         }
         if !(liveness.min_interval_s <= liveness.default_interval_s

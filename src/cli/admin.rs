@@ -2,6 +2,7 @@
 //! it opens the store itself, writing no mark. The same reports either way.
 
 use std::path::Path;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
@@ -11,7 +12,7 @@ use tokio::net::UnixStream;
 
 use super::human::{duration, relative, table};
 use super::serve::ADMIN_SOCKET;
-use super::{AdminArgs, AdminCommand, Failure, load_config};
+use super::{AdminArgs, AdminCommand, Failure};
 use crate::clock::{Machine, SystemMachine, wall_now};
 use crate::config::Config;
 use crate::domain::ServiceId;
@@ -20,8 +21,8 @@ use crate::registry::Boot;
 use crate::store::{OpenError, OpenMode, OpenOptions, SledStore, migrate};
 use crate::wire::report::{Counts, ServiceDetail, ServiceReport, Status, rfc3339};
 
-/// Services taken out of the view at a time.
-const PAGE: usize = 1024;
+/// A server that is well answers in milliseconds.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where the answers come from.
 enum Source {
@@ -44,7 +45,7 @@ struct Server {
 }
 
 pub(super) fn run(args: &AdminArgs) -> Result<(), Failure> {
-    let config = load_config(&args.config)?;
+    let config = Config::load(&args.config.sources())?;
     let source = Source::open(&config)?;
     let result = print(&source, args);
     source.close()?;
@@ -93,6 +94,7 @@ impl Source {
             cache_mb: config.store.cache_mb,
             durability: config.store.durability,
             steps: migrate::STEPS,
+            boot_id: SystemMachine::new().read().boot_id,
         });
         match opened {
             Ok(store) => Ok(Self::Store(Box::new(Opened::new(store)?))),
@@ -121,22 +123,11 @@ impl Source {
             Self::Server(server) => server.ask("/admin/services"),
             Self::Store(opened) => {
                 let view = opened.boot.view();
-                let mut after = None;
-                let mut reports = Vec::new();
-                loop {
-                    let page = view.page(after.as_ref(), PAGE);
-                    let Some(last) = page.last() else {
-                        return Ok(reports);
-                    };
-                    after = Some(last.key.clone());
-                    for entry in &page {
-                        reports.push(ServiceReport::new(
-                            known(entry),
-                            view.policy.as_ref(),
-                            &view.blind_spots,
-                        ));
-                    }
-                }
+                let entries = view.page(None, None, usize::MAX);
+                let report = |entry| {
+                    ServiceReport::new(known(entry), view.policy.as_ref(), &view.blind_spots)
+                };
+                Ok(entries.iter().map(report).collect())
             }
         }
     }
@@ -208,11 +199,13 @@ impl Server {
     /// GETs a report over the socket.
     fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         self.runtime.block_on(async {
-            let (status, body) = get(&self.data_dir, path).await.map_err(|error| Failure {
+            let answer = tokio::time::timeout(ANSWER_TIMEOUT, get(&self.data_dir, path)).await;
+            let answer = answer.unwrap_or_else(|_| Err("no answer in time".into()));
+            let (status, body) = answer.map_err(|error| Failure {
                 code: 3,
                 message: format!(
-                    "{}. It does not answer on {ADMIN_SOCKET} ({error}); it may be starting or \
-                     stopping: try again in a moment",
+                    "{}. It does not answer on {ADMIN_SOCKET} ({error}); it may be starting, \
+                     stopping or frozen: try again in a moment",
                     self.in_use
                 ),
             })?;

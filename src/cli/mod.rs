@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, Sources};
+use crate::config::{ConfigError, Sources};
 use crate::store::OpenError;
 
 /// What was typed.
@@ -26,7 +26,7 @@ const LONG_ABOUT: &str = "Keeps the truth about which MEC application services a
 Mp1), across restarts, crashes, power cuts and wrong clocks. An acknowledged heartbeat is on the disk.
 
 Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration, 3 the data directory is in use by another process.
-Logs go to standard error; RUST_LOG sets what is logged (default: info).";
+Logs go to standard error; RUST_LOG sets what is logged (default: info for serve, else warn).";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -47,7 +47,7 @@ struct ConfigArgs {
     config: Option<PathBuf>,
     /// Data directory (store.data_dir) [default: data].
     #[arg(long, global = true, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    data_dir: Option<String>,
     /// Set any key, e.g. --set liveness.default_interval_s=10; may be repeated.
     #[arg(long, global = true, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
@@ -58,7 +58,7 @@ impl ConfigArgs {
     fn sources(&self) -> Sources {
         let mut set = self.set.clone();
         if let Some(dir) = &self.data_dir {
-            set.push(format!("store.data_dir={}", dir.display()));
+            set.push(format!("store.data_dir={dir}"));
         }
         let env = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -195,11 +195,6 @@ pub fn run(cli: Cli) -> ExitCode {
             ExitCode::from(code)
         }
     }
-}
-
-/// Reads the configuration of a command that needs only the data directory.
-fn load_config(args: &ConfigArgs) -> Result<Config, Failure> {
-    Ok(Config::load(&args.sources())?)
 }
 
 #[cfg(test)]

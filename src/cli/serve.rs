@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{Failure, ServeArgs};
-use crate::clock::SystemMachine;
+use crate::clock::{Machine, SystemMachine};
 use crate::config::{Config, Sources};
 use crate::http::listener::{self, Limits};
 use crate::http::{self, Api, BodyLimits, Settings};
@@ -29,23 +29,37 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 const STOP_TIMEOUT: Duration = Duration::from_millis(1700);
 /// After a failed store there is nothing to wait for but the refusals' way out.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
-/// Descriptors that are not connections: the store, sockets, standard streams.
-const DESCRIPTORS_RESERVED: u64 = 128;
+/// Connections to the admin's socket at once.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Descriptors that are not connections of clients: the store, sockets, standard streams; the
+/// admin's connections; farewells of both listeners.
+const DESCRIPTORS_RESERVED: u64 = 64 + 64 + 2 * 64;
 
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let sources = args.sources();
     let config = Config::load(&sources)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            Failure::failed(format!("the event loop could not be started: {error}"))
+        })?;
+    // From here on a signal waits for its turn: opening and migrating are not torn.
+    let signals = runtime.block_on(async { Signals::new() });
+    let signals = signals.map_err(Failure::failed)?;
     log::info!(
         "mepulse {} starting on {}",
         env!("CARGO_PKG_VERSION"),
         config.store.data_dir.display()
     );
+    let machine = SystemMachine::new();
     let store = SledStore::open(&OpenOptions {
         data_dir: &config.store.data_dir,
         mode: OpenMode::Serve,
         cache_mb: config.store.cache_mb,
         durability: config.store.durability,
         steps: migrate::STEPS,
+        boot_id: machine.read().boot_id,
     })?;
     let about = About {
         data_dir: store.data_dir().display().to_string(),
@@ -56,21 +70,10 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         started_steady_ms: 0,
     };
     let boot = Boot::load(Box::new(store)).map_err(Failure::failed)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
-    match runtime {
-        Ok(runtime) => {
-            let result = runtime.block_on(serve(config, sources, boot, about));
-            // Whatever still runs in there must not hold the exit up.
-            runtime.shutdown_background();
-            result
-        }
-        Err(error) => {
-            let failure = Failure::failed(format!("the event loop could not be started: {error}"));
-            Err(close_unused(boot.into_store(), failure))
-        }
-    }
+    let result = runtime.block_on(serve(config, sources, signals, machine, boot, about));
+    // Whatever still runs in there must not hold the exit up.
+    runtime.shutdown_background();
+    result
 }
 
 /// Nothing was written: leave the store sealed as it was found.
@@ -81,7 +84,14 @@ fn close_unused(store: Box<dyn Store>, failure: Failure) -> Failure {
     failure
 }
 
-async fn serve(config: Config, sources: Sources, boot: Boot, about: About) -> Result<(), Failure> {
+async fn serve(
+    config: Config,
+    sources: Sources,
+    signals: Signals,
+    machine: SystemMachine,
+    boot: Boot,
+    about: About,
+) -> Result<(), Failure> {
     let data_dir = config.store.data_dir.clone();
     let bound = async {
         let tcp = bind_tcp(config.server.listen).await?;
@@ -91,10 +101,9 @@ async fn serve(config: Config, sources: Sources, boot: Boot, about: About) -> Re
                 data_dir.join(ADMIN_SOCKET).display()
             ))
         })?;
-        let signals = Signals::new().map_err(Failure::failed)?;
-        Ok((tcp, admin, signals))
+        Ok((tcp, admin))
     };
-    let (tcp, admin, signals) = match bound.await {
+    let (tcp, admin) = match bound.await {
         Ok(bound) => bound,
         Err(failure) => return Err(close_unused(boot.into_store(), failure)),
     };
@@ -102,11 +111,7 @@ async fn serve(config: Config, sources: Sources, boot: Boot, about: About) -> Re
     let metrics = Arc::new(Metrics::new());
     // The kernel queues connections from here on: the outage ends now.
     let running = boot
-        .start(
-            terms(&config),
-            Arc::new(SystemMachine::new()),
-            metrics.clone(),
-        )
+        .start(terms(&config), Arc::new(machine), metrics.clone())
         .map_err(Failure::failed)?;
     let registry = running.registry().clone();
     let about = About {
@@ -151,8 +156,9 @@ async fn serve(config: Config, sources: Sources, boot: Boot, about: About) -> Re
     }
     let _ = listeners.await;
     pulse.abort();
-    stop(running).await?;
+    // Before the lock goes: after it, the name may be a successor's.
     let _ = std::fs::remove_file(data_dir.join(ADMIN_SOCKET));
+    stop(running).await?;
     log::info!("stopped in good order");
     Ok(())
 }
@@ -182,7 +188,10 @@ fn listen(
     let private = listener::serve(
         admin,
         http::admin_routes(api),
-        limits,
+        Limits {
+            connections_max: ADMIN_CONNECTIONS_MAX,
+            ..limits
+        },
         api.metrics.clone(),
         stopped,
     );
@@ -292,6 +301,14 @@ impl Reloader {
             }
         };
         let (merged, need_restart) = self.config.reloaded(&new);
+        if let Err(error) = merged.check() {
+            log::error!(
+                "SIGHUP: {error}, as long as {} are as they were. Everything stays; restart to take \
+                 all of it over",
+                need_restart.join(", ")
+            );
+            return;
+        }
         for key in need_restart {
             log::warn!("SIGHUP: `{key}` has changed and takes effect at the next start");
         }

@@ -25,10 +25,13 @@ impl AppInstanceId {
     ///
     /// # Errors
     /// [`InvalidAppInstanceId`] when it is empty, too long, or has a byte that is not printable
-    /// ASCII, or `/`.
+    /// ASCII, or `/`; also for `.` and `..`, which every client takes out of a path.
     pub fn parse(text: &str) -> Result<Self, InvalidAppInstanceId> {
         let printable = |b: u8| (b' '..=b'~').contains(&b) && b != b'/';
-        if (1..=Self::MAX_BYTES).contains(&text.len()) && text.bytes().all(printable) {
+        let is_id = (1..=Self::MAX_BYTES).contains(&text.len())
+            && text.bytes().all(printable)
+            && !matches!(text, "." | "..");
+        if is_id {
             Ok(Self(Arc::from(text)))
         } else {
             Err(InvalidAppInstanceId)

@@ -27,7 +27,7 @@ pub(super) async fn services(request: Request, api: Api) -> Result<Answer, Probl
         let view = api.registry.view();
         (view.policy, view.blind_spots.clone())
     };
-    Ok(answer::ok_stream(json_array(api, move |_, entry| {
+    Ok(answer::ok_stream(json_array(api, None, move |_, entry| {
         Some(answer::json(&ServiceReport::new(
             known(entry),
             policy.as_ref(),

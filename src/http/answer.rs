@@ -125,6 +125,14 @@ impl Problem {
         answer
     }
 
+    /// The full answer, with which the connection ends.
+    pub(super) fn into_last_answer(self, instance: &str) -> Answer {
+        let mut answer = self.into_answer(instance);
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(header::CONNECTION, close);
+        answer
+    }
+
     fn body(&self, instance: &str) -> Bytes {
         json(&ProblemDetails {
             kind: "about:blank",

@@ -55,14 +55,13 @@ pub(super) async fn serve<S, H>(
     let answering = service_fn(|request: Request<Incoming>| {
         let guard = activity.request(request.version());
         let metrics = metrics.clone();
-        let uri_bytes = request
-            .uri()
-            .path_and_query()
-            .map_or(0, |path| path.as_str().len());
-        let answer = if uri_bytes > URI_BYTES_MAX {
-            Err(Problem::uri_too_long(URI_BYTES_MAX).into_answer(request.uri().path()))
-        } else {
-            Ok(service.call(Patient::take(request, limits.body_timeout)))
+        let answer = match request.uri().path_and_query() {
+            // `CONNECT host:port`: a URI without a path, which warp cannot take.
+            None => Err(Problem::no_route().into_last_answer("/")),
+            Some(path) if path.as_str().len() > URI_BYTES_MAX => {
+                Err(Problem::uri_too_long(URI_BYTES_MAX).into_answer(request.uri().path()))
+            }
+            Some(_) => Ok(service.call(Patient::take(request, limits.body_timeout))),
         };
         async move {
             let answer = match answer {
@@ -72,7 +71,7 @@ pub(super) async fn serve<S, H>(
             metrics.response(answer.status().as_u16());
             Ok::<Response<_>, Infallible>(answer.map(|body| Counted {
                 body,
-                _guard: guard,
+                sending: guard.sending(),
             }))
         }
     });
@@ -103,6 +102,10 @@ struct Activity {
     head_since_ms: AtomicU64,
     /// When the client stopped taking what is written.
     blocked_since_ms: AtomicU64,
+    /// Answers that are being sent.
+    sending: AtomicUsize,
+    /// When the last part of an answer was taken.
+    taken_at_ms: AtomicU64,
     /// When the last answer was complete.
     idle_since_ms: AtomicU64,
     /// HTTP/2: bytes between requests are not the beginning of a head.
@@ -116,6 +119,8 @@ impl Activity {
             under_way: AtomicUsize::new(0),
             head_since_ms: AtomicU64::new(0),
             blocked_since_ms: AtomicU64::new(0),
+            sending: AtomicUsize::new(0),
+            taken_at_ms: AtomicU64::new(0),
             idle_since_ms: AtomicU64::new(0),
             is_http2: AtomicBool::new(false),
         }
@@ -134,6 +139,11 @@ impl Activity {
             self.is_http2.store(true, Ordering::Relaxed);
         }
         UnderWay(self.clone())
+    }
+
+    /// The client takes a part of an answer.
+    fn taken(&self) {
+        self.taken_at_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 
     fn read(&self) {
@@ -166,6 +176,13 @@ impl Activity {
         if blocked_since != 0 {
             (
                 blocked_since.saturating_add(idle_ms),
+                "the client does not take its answer",
+            )
+        } else if self.sending.load(Ordering::Relaxed) > 0 {
+            // HTTP/2: the socket takes everything, the stream's window may not.
+            let taken_at = self.taken_at_ms.load(Ordering::Relaxed);
+            (
+                taken_at.saturating_add(idle_ms),
                 "the client does not take its answer",
             )
         } else if self.under_way.load(Ordering::Relaxed) > 0 {
@@ -209,10 +226,28 @@ impl Drop for UnderWay {
     }
 }
 
+impl UnderWay {
+    /// The answer is there.
+    fn sending(self) -> Sending {
+        self.0.sending.fetch_add(1, Ordering::Relaxed);
+        self.0.taken();
+        Sending(self)
+    }
+}
+
+/// An answer that is being sent.
+struct Sending(UnderWay);
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.0.0.sending.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// An answer's body that keeps its request under way until it is sent.
 struct Counted<B> {
     body: B,
-    _guard: UnderWay,
+    sending: Sending,
 }
 
 impl<B: Body + Unpin> Body for Counted<B> {
@@ -223,6 +258,7 @@ impl<B: Body + Unpin> Body for Counted<B> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.sending.0.0.taken();
         Pin::new(&mut self.body).poll_frame(context)
     }
 

@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use warp::filters::BoxedFilter;
 use warp::reply::Response as Answer;
@@ -24,7 +25,7 @@ use super::connection;
 use crate::metrics::Metrics;
 
 /// Refused connections that are told so at once; the rest is closed without a word.
-const FAREWELLS_MAX: usize = 256;
+const FAREWELLS_MAX: usize = 64;
 /// How long a refused connection may take to hear it.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after a failed accept (out of descriptors, mostly): trying again at once would spin.
@@ -83,7 +84,9 @@ pub fn bind_unix(dir: &Path, name: &str) -> io::Result<UnixListener> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    UnixListener::bind(short_path(&std::fs::File::open(dir)?, name))
+    let listener = UnixListener::bind(short_path(&std::fs::File::open(dir)?, name))?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
 }
 
 /// A path to a name in an open directory that is short, however deep the directory is.
@@ -137,10 +140,8 @@ pub async fn serve<L: Accept>(
         };
         let (service, metrics, watcher) = (service.clone(), metrics.clone(), graceful.watcher());
         connections.spawn(async move {
-            metrics.connections.inc();
-            connection::serve(stream, service, limits, metrics.clone(), watcher).await;
-            metrics.connections.dec();
-            drop(slot);
+            let _open = Open::new(metrics.clone(), slot);
+            connection::serve(stream, service, limits, metrics, watcher).await;
         });
     }
     drop(listener);
@@ -154,6 +155,28 @@ pub async fn serve<L: Accept>(
         );
     }
     connections.shutdown().await;
+}
+
+/// An open connection: counted, and in its slot, until dropped.
+struct Open {
+    metrics: Arc<Metrics>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Open {
+    fn new(metrics: Arc<Metrics>, slot: OwnedSemaphorePermit) -> Self {
+        metrics.connections.inc();
+        Self {
+            metrics,
+            _slot: slot,
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.metrics.connections.dec();
+    }
 }
 
 /// Tells a connection that there is no room, and waits until it has heard.

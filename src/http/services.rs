@@ -12,13 +12,13 @@ use warp::reply::Response as Answer;
 use super::Api;
 use super::answer::{self, Problem};
 use super::request::{Request, Segment};
-use crate::domain::{ProducerState, ServiceKey, ServiceState};
+use crate::domain::{AppInstanceId, ProducerState, ServiceKey, ServiceState};
 use crate::registry::{self, Entry};
 use crate::wire::service::{self, ServiceInfo};
 
 /// Services rendered at a time: a long list is sent in parts, so that neither the view nor the
 /// event loop is held for it.
-const PAGE: usize = 256;
+const PAGE: usize = 64;
 
 impl Api {
     fn info<'a>(&self, entry: &'a Entry) -> ServiceInfo<'a> {
@@ -35,19 +35,15 @@ pub(super) async fn collection(
     match *request.verb() {
         Method::GET => {
             let app = request.application(&app)?;
-            let entries: Vec<Entry> = {
-                let view = api.registry.view();
-                let known = view.app(&app).ok_or(registry::Error::UnknownApp(app))?;
-                known
-                    .services
-                    .iter()
-                    .filter_map(|id| view.service(id))
-                    .cloned()
-                    .collect()
-            };
+            if api.registry.view().app(&app).is_none() {
+                return Err(registry::Error::UnknownApp(app).into());
+            }
             request.no_query()?;
-            let infos: Vec<_> = entries.iter().map(|entry| api.info(entry)).collect();
-            Ok(answer::ok(&infos))
+            Ok(answer::ok_stream(json_array(
+                api,
+                Some(app),
+                |api, entry| Some(answer::json(&api.info(entry))),
+            )))
         }
         Method::POST => {
             let app = request.application(&app)?;
@@ -130,15 +126,20 @@ pub(super) async fn item(
 pub(super) async fn all(request: Request, api: Api) -> Result<Answer, Problem> {
     request.only_get()?;
     let hide_suspended = api.settings().hide_suspended;
-    Ok(answer::ok_stream(json_array(api, move |api, entry| {
-        let hidden = hide_suspended && entry.liveness.state() == ServiceState::Suspended;
-        (!hidden).then(|| answer::json(&api.info(entry)))
-    })))
+    Ok(answer::ok_stream(json_array(
+        api,
+        None,
+        move |api, entry| {
+            let hidden = hide_suspended && entry.liveness.state() == ServiceState::Suspended;
+            (!hidden).then(|| answer::json(&api.info(entry)))
+        },
+    )))
 }
 
-/// All services as a JSON array, rendered page by page while it is sent.
+/// The services of one application, or all, as a JSON array, rendered page by page while it is sent.
 pub(super) fn json_array(
     api: Api,
+    of: Option<AppInstanceId>,
     render: impl Fn(&Api, &Entry) -> Option<Bytes> + Send + Sync + 'static,
 ) -> impl futures_util::Stream<Item = Result<Bytes, Infallible>> + Send + Sync {
     enum At {
@@ -148,8 +149,8 @@ pub(super) fn json_array(
     }
     stream::unfold((At::Start, false), move |(at, mut separated)| {
         let page = match &at {
-            At::Start => Some(api.registry.view().page(None, PAGE)),
-            At::After(key) => Some(api.registry.view().page(Some(key), PAGE)),
+            At::Start => Some(api.registry.view().page(of.as_ref(), None, PAGE)),
+            At::After(key) => Some(api.registry.view().page(of.as_ref(), Some(key), PAGE)),
             At::End => None,
         };
         let part = page.map(|page| {

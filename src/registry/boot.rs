@@ -13,7 +13,7 @@ use crate::clock::{Clock, Machine, Stopwatch};
 use crate::domain::timeline::{self, Resumed};
 use crate::domain::{BlindCause, BlindSpot, Liveness, Mark, Reading, Service, ServiceKey, Steady};
 use crate::metrics::Metrics;
-use crate::store::{self, Armed, Batch, Row, SkippedRow, Store};
+use crate::store::{self, Armed, Row, SkippedRow, Store};
 
 /// A loaded store, before anything is written.
 pub struct Boot {
@@ -31,7 +31,7 @@ impl Boot {
     ///
     /// # Errors
     /// When the store itself fails to read.
-    pub fn load(store: Box<dyn Store>) -> Result<Self, store::Error> {
+    pub fn load(mut store: Box<dyn Store>) -> Result<Self, store::Error> {
         let stopwatch = Stopwatch::start();
         let mut view = View::default();
         let mut registered: HashMap<ServiceKey, Arc<Service>> = HashMap::new();
@@ -137,7 +137,8 @@ impl Boot {
     }
 
     /// Starts the registry. The listener must accept already: the blind spot of the outage ends
-    /// here. Blind spot, mark and policy are one commit, before the first answer.
+    /// when the index is mended and all is ready. Blind spot, mark and policy are one commit, before
+    /// the first answer.
     ///
     /// # Errors
     /// When the store fails; nothing was acknowledged then.
@@ -151,48 +152,11 @@ impl Boot {
         let resumed = self.resume(&reading);
         let clock = Clock::anchored(machine, resumed.steady, &reading);
         let outage = self.outage(resumed);
-        // A blind spot that ended before every running timer began can move no deadline.
-        let oldest_base = self
-            .view
-            .services()
-            .filter_map(|e| Some(e.liveness.running()?.0.base))
-            .min();
-        let (mut blind_spots, forgotten): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.view.blind_spots)
-                .into_iter()
-                .filter(|spot| outage.is_none_or(|outage| outage.start != spot.start))
-                .partition(|spot| oldest_base.is_some_and(|oldest| spot.end >= oldest));
-        if let Some(outage) = &outage {
-            let length_ms = outage.end.ms_since(outage.start);
-            let measured = if outage.length_known {
-                ""
-            } else {
-                " (not measurable)"
-            };
-            log::info!(
-                "blind for {length_ms} ms{measured}, cause {}: nobody is charged for it",
-                outage.cause.as_str()
-            );
-            metrics.blind(outage.cause, length_ms);
-            blind_spots.push(*outage);
-            blind_spots.sort_by_key(|spot| spot.start);
-        }
-        self.view.blind_spots = blind_spots;
+        let forgotten = self.forget_blind_spots(outage);
+        self.view.blind_spots.extend(outage);
+        self.view.blind_spots.sort_by_key(|spot| spot.start);
         let policy = terms.rules.policy;
         self.view.policy = Some(policy);
-        let now = clock.now();
-        let batch = Batch {
-            blind_spots: outage.into_iter().collect(),
-            forget_blind_spots: forgotten.iter().map(|spot| spot.start).collect(),
-            mark: Some(writer::mark(now, reading, false)),
-            policy: Some(policy),
-            ..Batch::default()
-        };
-        if let Err(error) = self.store.commit(&batch) {
-            log::error!("the first commit failed: {error}");
-            self.store.abandon();
-            return Err(Error::Failed);
-        }
         metrics
             .undecodable_rows
             .set(i64::try_from(self.skipped.len()).unwrap_or(i64::MAX));
@@ -200,7 +164,7 @@ impl Boot {
         let inner = Arc::new(Inner {
             queue: Arc::new(Queue::new(terms.queue_max)),
             view: Arc::new(RwLock::new(self.view)),
-            health: Arc::new(Health::new(now.steady)),
+            health: Arc::new(Health::new(resumed.steady)),
             clock: clock.clone(),
             tick_ms: terms.tick_ms,
             stall_ms: terms.stall_ms,
@@ -214,31 +178,46 @@ impl Boot {
             metrics,
             clock,
             terms,
-            last_mark: now.steady,
+            last_mark: resumed.steady,
         };
-        if let Err(error) = writer.mend_all(late, self.orphans) {
-            log::error!("mending the expiry index failed: {error}");
+        let mended = writer.mend_all(late, self.orphans);
+        if let Err(error) = mended.and_then(|()| writer.begin(outage, forgotten)) {
+            log::error!("starting failed: {error}");
             writer.store.abandon();
             return Err(Error::Failed);
         }
         Running::start(Registry(inner), writer)
     }
+
+    /// Drops the blind spots that ended before every running timer began: they can move no
+    /// deadline. Returns their starts.
+    fn forget_blind_spots(&mut self, outage: Option<BlindSpot>) -> Vec<Steady> {
+        let bases = self.view.services().filter_map(|entry| {
+            let (running, _) = entry.liveness.running()?;
+            Some(running.base)
+        });
+        let oldest = bases.min();
+        let (kept, forgotten) = std::mem::take(&mut self.view.blind_spots)
+            .into_iter()
+            // The row of the same start is about to be overwritten.
+            .filter(|spot| outage.is_none_or(|outage| outage.start != spot.start))
+            .partition(|spot| oldest.is_some_and(|oldest| spot.end >= oldest));
+        self.view.blind_spots = kept;
+        let forgotten: Vec<BlindSpot> = forgotten;
+        forgotten.iter().map(|spot| spot.start).collect()
+    }
 }
 
 /// Adds a loaded service; its application row may be missing only if it could not be decoded.
 fn add(view: &mut View, key: ServiceKey, service: Arc<Service>, liveness: Liveness) {
-    let Some(app) = view.shared_app(&key.app) else {
+    if view.app(&key.app).is_none() {
         log::error!(
             "skipped service {} of {}: its application is missing",
             key.service,
             key.app
         );
         return;
-    };
-    let key = ServiceKey {
-        app,
-        service: key.service,
-    };
+    }
     view.put(Entry {
         key,
         service,

@@ -16,7 +16,7 @@ use crate::domain::{
     AppInstanceId, BlindSpot, Heartbeat, Liveness, Moment, Policy, ProducerState, Service,
     ServiceId, ServiceKey, ServiceState, Steady,
 };
-use crate::store::{AppRecord, Armed, Batch};
+use crate::store::{AppRecord, Armed, Batch, Change};
 
 /// What a batch of commands has decided so far.
 pub(super) struct Pending<'a> {
@@ -177,11 +177,6 @@ impl<'a> Pending<'a> {
         pending.added.insert(key.service);
         let offer = service.liveness_offer;
         let liveness = Liveness::registered(state, offer, &self.rules.policy, self.now);
-        let app = self.view.shared_app(&key.app).unwrap_or(key.app);
-        let key = ServiceKey {
-            app,
-            service: key.service,
-        };
         let entry = Entry {
             key,
             service,
@@ -402,22 +397,23 @@ impl<'a> Pending<'a> {
                 batch.disarm.extend(old_armed.map(armed));
                 batch.arm.extend(new_armed.map(armed));
             }
-            match (old, new) {
-                (old, Some(new)) => {
-                    if old.is_none_or(|old| !Arc::ptr_eq(&old.service, &new.service)) {
-                        batch
-                            .services
-                            .push((key.clone(), Some(new.service.clone())));
-                    }
-                    if old.is_none_or(|old| old.liveness != new.liveness) {
-                        batch.liveness.push((key.clone(), Some(new.liveness)));
-                    }
-                }
-                (Some(_), None) => {
-                    batch.services.push((key.clone(), None));
-                    batch.liveness.push((key.clone(), None));
-                }
-                (None, None) => {}
+            let service = |entry: &Entry| entry.service.clone();
+            let same_service = old
+                .zip(new.as_ref())
+                .is_some_and(|(old, new)| Arc::ptr_eq(&old.service, &new.service));
+            if !same_service {
+                let change = Change {
+                    old: old.map(service),
+                    new: new.as_ref().map(service),
+                };
+                batch.services.push((key.clone(), change));
+            }
+            let change = Change {
+                old: old.map(|entry| entry.liveness),
+                new: new.as_ref().map(|entry| entry.liveness),
+            };
+            if change.old != change.new {
+                batch.liveness.push((key.clone(), change));
             }
         }
         Outcome {

@@ -147,7 +147,7 @@ impl Running {
     /// Starts the writer's thread.
     fn start(registry: Registry, writer: Writer) -> Result<Self, Error> {
         let thread = std::thread::Builder::new().name("writer".to_owned());
-        match thread.spawn(move || writer.run()) {
+        match thread.spawn(move || writer.run_guarded()) {
             Ok(writer) => Ok(Self { registry, writer }),
             Err(error) => {
                 log::error!("the writer's thread could not be started: {error}");

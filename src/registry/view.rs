@@ -71,25 +71,32 @@ impl View {
         self.services.values()
     }
 
-    /// The next services after `after`, by application and id, at most `max`: so that a long list
-    /// can be walked without holding the view.
+    /// The next services after `after`, by application and id, at most `max`; of one application,
+    /// or of all. So that a long list can be walked without holding the view.
     #[must_use]
-    pub fn page(&self, after: Option<&ServiceKey>, max: usize) -> Vec<Entry> {
-        let apps = match after {
-            Some(key) => self.apps.range(&key.app..),
+    pub fn page(
+        &self,
+        of: Option<&AppInstanceId>,
+        after: Option<&ServiceKey>,
+        max: usize,
+    ) -> Vec<Entry> {
+        let first = after.map(|key| &key.app).or(of);
+        let apps = match first {
+            Some(app) => self.apps.range(app..),
             None => self.apps.range::<AppInstanceId, _>(..),
         };
-        apps.flat_map(|(app, content)| {
-            let from = match after {
-                Some(key) if key.app == *app => Bound::Excluded(key.service),
-                _ => Bound::Unbounded,
-            };
-            content.services.range((from, Bound::Unbounded))
-        })
-        .filter_map(|id| self.services.get(id))
-        .take(max)
-        .cloned()
-        .collect()
+        apps.take_while(|(app, _)| of.is_none_or(|of| of == *app))
+            .flat_map(|(app, content)| {
+                let from = match after {
+                    Some(key) if key.app == *app => Bound::Excluded(key.service),
+                    _ => Bound::Unbounded,
+                };
+                content.services.range((from, Bound::Unbounded))
+            })
+            .filter_map(|id| self.services.get(id))
+            .take(max)
+            .cloned()
+            .collect()
     }
 
     /// How many applications are known.
@@ -113,7 +120,7 @@ impl View {
     }
 
     /// Adds or replaces a service.
-    pub(super) fn put(&mut self, entry: Entry) {
+    pub(super) fn put(&mut self, mut entry: Entry) {
         self.by_state[entry.liveness.state() as usize] += 1;
         let id = entry.key.service;
         match self.services.get_mut(&id) {
@@ -122,6 +129,10 @@ impl View {
                 *old = entry;
             }
             None => {
+                // The services of an application share one copy of its id.
+                if let Some((app, _)) = self.apps.get_key_value(&entry.key.app) {
+                    entry.key.app = app.clone();
+                }
                 if let Some(app) = self.apps.get_mut(&entry.key.app) {
                     app.services.insert(id);
                 }
@@ -140,15 +151,10 @@ impl View {
         }
     }
 
-    /// For building the view: the entry's own copy of a liveness row and of the index.
+    /// For building the view: takes an entry of the expiry index over.
     pub(super) fn entry_mut(&mut self, key: &ServiceKey) -> Option<&mut Entry> {
         self.services
             .get_mut(&key.service)
             .filter(|entry| entry.key.app == key.app)
-    }
-
-    /// The application id as the view keeps it, so that services share one copy.
-    pub(super) fn shared_app(&self, app: &AppInstanceId) -> Option<AppInstanceId> {
-        self.apps.get_key_value(app).map(|(app, _)| app.clone())
     }
 }

@@ -2,6 +2,7 @@
 //! blocks.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::command::{Ack, Item};
@@ -11,7 +12,7 @@ use super::queue::Queue;
 use super::view::View;
 use super::{Error, Rules, Terms};
 use crate::clock::{Clock, Stopwatch};
-use crate::domain::{Mark, Moment, Policy, Reading, ServiceId, Steady};
+use crate::domain::{BlindSpot, Mark, Moment, Policy, Reading, ServiceId, Steady};
 use crate::metrics::Metrics;
 use crate::store::{self, Armed, Batch, Store};
 
@@ -31,23 +32,14 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Runs until the queue is closed and empty, then ends in good order: a mark that says so, and
-    /// the seal. After a failure of the store it leaves the store alone; whoever waits is told,
-    /// because a dropped reply tells.
-    pub(super) fn run(mut self) -> Result<(), Error> {
-        let mut items = Vec::new();
-        while self.queue.take(&self.terms, &mut items) {
-            if let Err(error) = self.process(items.drain(..)) {
-                return Err(self.give_up(&error));
-            }
-        }
-        let (now, reading) = self.clock.read();
-        let batch = Batch {
-            mark: Some(mark(now, reading, true)),
-            ..Batch::default()
-        };
-        if let Err(error) = self.store.commit(&batch) {
-            return Err(self.give_up(&error));
+    /// Runs until the queue is closed and empty, then ends in good order. After a failure of the
+    /// store, or a panic of the engine, it leaves the store alone; whoever waits is told, because a
+    /// dropped reply tells.
+    pub(super) fn run_guarded(mut self) -> Result<(), Error> {
+        match catch_unwind(AssertUnwindSafe(|| self.run())) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(self.give_up(&error.to_string())),
+            Err(_) => return Err(self.give_up("the writer panicked")),
         }
         self.store.close().map_err(|error| {
             log::error!("closing the store failed: {error}; what was acknowledged is on the disk");
@@ -55,12 +47,24 @@ impl Writer {
         })
     }
 
+    fn run(&mut self) -> Result<(), store::Error> {
+        let mut items = Vec::new();
+        while self.queue.take(&self.terms, &mut items) {
+            self.process(items.drain(..))?;
+        }
+        let (now, reading) = self.clock.read();
+        self.store.commit(&Batch {
+            mark: Some(mark(now, reading, true)),
+            ..Batch::default()
+        })
+    }
+
     /// What reached the disk is unknown, so nothing is retried: the next start decides.
-    fn give_up(self, error: &store::Error) -> Error {
+    fn give_up(self, reason: &str) -> Error {
         log::error!(
-            "{error}; nothing more is accepted. What was acknowledged is on the disk; restart to go on"
+            "{reason}; nothing more is accepted. What was acknowledged is on the disk; restart to go on"
         );
-        self.health.fail(error.to_string());
+        self.health.fail(reason.to_owned());
         self.queue.close();
         self.store.abandon();
         let mut rest = Vec::new();
@@ -89,7 +93,7 @@ impl Writer {
                         settled.extend(done);
                     }
                     Item::Reload(rules) => reload = Some(rules),
-                    Item::Mend(late) => mend = late,
+                    Item::Mend(late) => mend.extend(late),
                 }
             }
             pending.mend(&mut mend, JUDGED_MAX);
@@ -164,6 +168,47 @@ impl Writer {
             self.commit(outcome)?;
         }
         self.health.set_next_due(self.store.next_due()?);
+        Ok(())
+    }
+
+    /// The outage is over: its blind spot, the first mark and the policy are one commit.
+    pub(super) fn begin(
+        &mut self,
+        outage: Option<BlindSpot>,
+        forgotten: Vec<Steady>,
+    ) -> Result<(), store::Error> {
+        let (now, reading) = self.clock.read();
+        let outage = outage.map(|outage| BlindSpot {
+            end: now.steady,
+            ..outage
+        });
+        self.store.commit(&Batch {
+            blind_spots: outage.into_iter().collect(),
+            forget_blind_spots: forgotten,
+            mark: Some(mark(now, reading, false)),
+            policy: Some(self.terms.rules.policy),
+            ..Batch::default()
+        })?;
+        self.last_mark = now.steady;
+        self.health.pulse_done(now.steady);
+        if let Some(outage) = outage {
+            let length_ms = outage.end.ms_since(outage.start);
+            let measured = if outage.length_known {
+                ""
+            } else {
+                " (not measurable)"
+            };
+            log::info!(
+                "blind for {length_ms} ms{measured}, cause {}: nobody is charged for it",
+                outage.cause.as_str()
+            );
+            self.metrics.blind(outage.cause, length_ms);
+            let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+            let mut spots = view.blind_spots.iter_mut();
+            if let Some(spot) = spots.find(|spot| spot.start == outage.start) {
+                *spot = outage;
+            }
+        }
         Ok(())
     }
 

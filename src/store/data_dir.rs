@@ -4,23 +4,26 @@
 //! <data_dir>/            0700
 //!   lock                 held for life by the server, or by an offline admin command
 //!   STORE                small text, replaced atomically; read before the engine is opened
+//!   WITNESS              one line, overwritten in place: the newest commit on the disk
 //!   sled/                the engine's files
 //!   admin.sock           while the server runs
 //! ```
 //!
 //! `STORE` exists because the engine takes an emptied or damaged log for a new database: it keeps
 //! the id that the opened store must have, a floor of its commit sequence, and, after an orderly
-//! stop, the seal (length and checksum) of the log.
+//! stop, the seal (length and checksum) of the log. The floor is refreshed rarely, because that is
+//! synced; `WITNESS` is not, and holds the exact floor of a process that was killed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::OpenError;
+use super::{Durability, OpenError};
+use crate::domain::BootId;
 
 /// The data directory, locked: as long as this value lives no other process opens it.
 #[derive(Debug)]
@@ -52,6 +55,62 @@ pub struct Seal {
     pub crc32: u32,
 }
 
+/// The newest commit on the disk, as far as this file tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Witness {
+    /// Of which store.
+    pub store_id: Uuid,
+    /// Its commit sequence.
+    pub commit_seq: u64,
+    /// The machine's boot in which it was committed.
+    pub boot_id: BootId,
+    /// What it survives.
+    pub durability: Durability,
+}
+
+impl Witness {
+    const BYTES: usize = 16 + 8 + 16 + 1 + 4;
+
+    /// As it stands in the file: below one sector, so that it is written whole or not at all.
+    #[must_use]
+    pub fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(Self::BYTES);
+        bytes.extend_from_slice(self.store_id.as_bytes());
+        bytes.extend_from_slice(&self.commit_seq.to_be_bytes());
+        bytes.extend_from_slice(&self.boot_id.0);
+        bytes.push(match self.durability {
+            Durability::PowerLoss => 0,
+            Durability::ProcessCrash => 1,
+        });
+        let crc = crc32fast::hash(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// `None` for anything else: a witness that makes no sense says nothing.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (body, crc) = bytes.split_last_chunk::<4>()?;
+        if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
+            return None;
+        }
+        let (store_id, rest) = body.split_first_chunk::<16>()?;
+        let (commit_seq, rest) = rest.split_first_chunk::<8>()?;
+        let (boot_id, rest) = rest.split_first_chunk::<16>()?;
+        let durability = match rest {
+            [0] => Durability::PowerLoss,
+            [1] => Durability::ProcessCrash,
+            _ => return None,
+        };
+        Some(Self {
+            store_id: Uuid::from_bytes(*store_id),
+            commit_seq: u64::from_be_bytes(*commit_seq),
+            boot_id: BootId(*boot_id),
+            durability,
+        })
+    }
+}
+
 const STORE_HEADER: &str = "# Written by mepulse; do not edit. It guards the store beside it \
                             against loss and mix-ups.\n";
 
@@ -61,17 +120,17 @@ impl DataDir {
     /// # Errors
     /// [`OpenError::Missing`], [`OpenError::InUse`], or a failed file operation.
     pub fn lock(path: &Path, create: bool) -> Result<Self, OpenError> {
-        if !path.is_dir() {
-            if !create {
-                return Err(OpenError::Missing {
-                    dir: path.to_owned(),
-                });
-            }
+        if create {
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(path)
                 .map_err(OpenError::io("creating", path))?;
+            make_private(path)?;
+        } else if !path.join("lock").is_file() {
+            return Err(OpenError::Missing {
+                dir: path.to_owned(),
+            });
         }
         let lock_path = path.join("lock");
         let mut lock = OpenOptions::new()
@@ -142,6 +201,31 @@ impl DataDir {
             })
     }
 
+    fn witness_path(&self) -> PathBuf {
+        self.path.join("WITNESS")
+    }
+
+    /// What `WITNESS` says, if anything.
+    #[must_use]
+    pub fn read_witness(&self) -> Option<Witness> {
+        Witness::from_bytes(&fs::read(self.witness_path()).ok()?)
+    }
+
+    /// Opens `WITNESS` for writing.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn open_witness(&self) -> Result<File, OpenError> {
+        let path = self.witness_path();
+        OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(OpenError::io("opening", path))
+    }
+
     /// Replaces `STORE` atomically; it is on the disk when this returns.
     ///
     /// # Errors
@@ -164,6 +248,17 @@ impl DataDir {
         };
         write().map_err(OpenError::io("writing", &path))
     }
+}
+
+/// Nobody else may read registrations, or talk to the admin's socket.
+fn make_private(path: &Path) -> Result<(), OpenError> {
+    let metadata = fs::metadata(path).map_err(OpenError::io("reading", path))?;
+    if metadata.permissions().mode() & 0o077 != 0 {
+        log::warn!("{} was open to others; making it 0700", path.display());
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+            .map_err(OpenError::io("making private", path))?;
+    }
+    Ok(())
 }
 
 /// Makes renames and new names in a directory durable.
@@ -195,5 +290,28 @@ impl Seal {
             hasher.update(&buffer[..read]);
             bytes += u64::try_from(read).unwrap_or(0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_witness_reads_back_and_a_damaged_one_says_nothing() {
+        let witness = Witness {
+            store_id: Uuid::from_bytes([8; 16]),
+            commit_seq: 77,
+            boot_id: BootId([9; 16]),
+            durability: Durability::ProcessCrash,
+        };
+        let bytes = witness.to_bytes();
+        assert_eq!(Witness::from_bytes(&bytes), Some(witness));
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Witness::from_bytes(&damaged), None, "bit {bit}");
+        }
+        assert_eq!(Witness::from_bytes(&[]), None);
     }
 }

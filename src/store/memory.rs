@@ -104,7 +104,7 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn load(&self, each: &mut dyn FnMut(Row)) -> Result<Loaded, Error> {
+    fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<Loaded, Error> {
         let state = self.state();
         for (app, record) in &state.apps {
             each(Row::App(app.clone(), *record));
@@ -146,13 +146,13 @@ impl Store for MemoryStore {
         state.commits += 1;
         state.apps.extend(batch.apps.iter().cloned());
         for (key, service) in &batch.services {
-            match service {
+            match &service.new {
                 Some(service) => state.services.insert(key.clone(), service.clone()),
                 None => state.services.remove(key),
             };
         }
         for (key, liveness) in &batch.liveness {
-            match liveness {
+            match &liveness.new {
                 Some(liveness) => state.liveness.insert(key.clone(), *liveness),
                 None => state.liveness.remove(key),
             };

@@ -51,7 +51,7 @@ pub trait Store: Send {
     ///
     /// # Errors
     /// When the engine itself fails to read.
-    fn load(&self, each: &mut dyn FnMut(Row)) -> Result<Loaded, Error>;
+    fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<Loaded, Error>;
 
     /// Makes a batch durable, all of it or nothing. When it returns, it is on the disk.
     ///
@@ -136,16 +136,26 @@ pub struct SkippedRow {
     pub reason: String,
 }
 
+/// What becomes of a row: `old` is what stands there (`None`: nothing), `new` what will (`None`:
+/// nothing).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change<T> {
+    /// Before.
+    pub old: Option<T>,
+    /// After.
+    pub new: Option<T>,
+}
+
 /// Everything one commit changes. A transition and all it causes are in one batch; half of it
-/// cannot be stored. `None` deletes.
+/// cannot be stored.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// Applications seen for the first time.
     pub apps: Vec<(AppInstanceId, AppRecord)>,
     /// Registrations.
-    pub services: Vec<(ServiceKey, Option<Arc<Service>>)>,
+    pub services: Vec<(ServiceKey, Change<Arc<Service>>)>,
     /// State and agreement.
-    pub liveness: Vec<(ServiceKey, Option<Liveness>)>,
+    pub liveness: Vec<(ServiceKey, Change<Liveness>)>,
     /// Entries that leave the expiry index.
     pub disarm: Vec<Armed>,
     /// Entries that join the expiry index.

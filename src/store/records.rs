@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use uuid::Uuid;
+
 use super::AppRecord;
 use super::codec::{self, DecodeError};
 use crate::domain::liveness::Running;
@@ -352,26 +354,23 @@ struct MarkV1 {
     boot_ms: u64,
     boot_id: [u8; 16],
     wall_ns: u64,
-    commit_seq: u64,
     clean_stop: bool,
 }
 
-/// A mark, and how many commits the store had seen with it.
-pub(super) fn encode_mark(mark: &Mark, commit_seq: u64) -> Vec<u8> {
+pub(super) fn encode_mark(mark: &Mark) -> Vec<u8> {
     let record = MarkV1 {
         steady_ms: mark.steady.as_ms(),
         boot_ms: mark.reading.boot_ms,
         boot_id: mark.reading.boot_id.0,
         wall_ns: mark.reading.wall.as_ns(),
-        commit_seq,
         clean_stop: mark.clean_stop,
     };
     codec::encode(1, &record)
 }
 
-pub(super) fn decode_mark(bytes: &[u8]) -> Result<(Mark, u64), DecodeError> {
+pub(super) fn decode_mark(bytes: &[u8]) -> Result<Mark, DecodeError> {
     let record: MarkV1 = codec::decode_v1(bytes)?;
-    let mark = Mark {
+    Ok(Mark {
         steady: Steady::from_ms(record.steady_ms),
         reading: Reading {
             boot_ms: record.boot_ms,
@@ -379,8 +378,58 @@ pub(super) fn decode_mark(bytes: &[u8]) -> Result<(Mark, u64), DecodeError> {
             wall: Wall::from_ns(record.wall_ns),
         },
         clean_stop: record.clean_stop,
+    })
+}
+
+/// What the store holds, in the store's own words; renewed with every commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Census {
+    /// Whose words these are.
+    pub(super) store_id: Uuid,
+    /// How many commits the store has seen.
+    pub(super) commit_seq: u64,
+    /// The sum over all rows of `services` and `liveness`; `None` while a migration rewrites them.
+    pub(super) fingerprint: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CensusV1 {
+    store_id: [u8; 16],
+    commit_seq: u64,
+    is_counted: bool,
+    fingerprint: u64,
+}
+
+pub(super) fn encode_census(census: &Census) -> Vec<u8> {
+    let record = CensusV1 {
+        store_id: census.store_id.into_bytes(),
+        commit_seq: census.commit_seq,
+        is_counted: census.fingerprint.is_some(),
+        fingerprint: census.fingerprint.unwrap_or(0),
     };
-    Ok((mark, record.commit_seq))
+    codec::encode(1, &record)
+}
+
+pub(super) fn decode_census(bytes: &[u8]) -> Result<Census, DecodeError> {
+    let record: CensusV1 = codec::decode_v1(bytes)?;
+    Ok(Census {
+        store_id: Uuid::from_bytes(record.store_id),
+        commit_seq: record.commit_seq,
+        fingerprint: record.is_counted.then_some(record.fingerprint),
+    })
+}
+
+/// The newest census of a store that stands anywhere in raw bytes: its commit sequence.
+pub(super) fn newest_census_in(bytes: &[u8], store_id: Uuid) -> Option<u64> {
+    // The version stands before the store id; see [`CensusV1`].
+    const BEFORE: usize = 1;
+    const LENGTH: usize = BEFORE + 16 + 8 + 1 + 8 + 4;
+    let found = memchr::memmem::find_iter(bytes, store_id.as_bytes()).filter_map(|at| {
+        let start = at.checked_sub(BEFORE)?;
+        let census = decode_census(bytes.get(start..start + LENGTH)?).ok()?;
+        Some(census.commit_seq)
+    });
+    found.max()
 }
 
 #[derive(Serialize, Deserialize)]

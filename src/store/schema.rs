@@ -7,6 +7,7 @@
 //! | `apps` | app | when first seen | 1 |
 //! | `services` | app · service · part u16 | registration, in parts of at most [`PART_BYTES_MAX`] | 1 |
 //! | `liveness` | app · service | state, timer, agreement: the hot row | 1 |
+//! | `liveness` | [`CENSUS_KEY`] | commit sequence, fingerprint of all rows | 1 |
 //! | `expiry` | steady deadline u64 · app · service | empty | 1 |
 //! | `blind_spots` | start steady u64 | end, cause, length known? | 1 |
 //!
@@ -29,6 +30,8 @@ pub mod tree {
     pub const EXPIRY: &str = "expiry";
     /// When we did not watch.
     pub const BLIND_SPOTS: &str = "blind_spots";
+    /// All of them.
+    pub const ALL: [&str; 6] = [META, APPS, SERVICES, LIVENESS, EXPIRY, BLIND_SPOTS];
 }
 
 /// Keys of the `meta` tree.
@@ -49,19 +52,19 @@ pub mod meta {
 /// 2 KiB is far from that.
 pub const PART_BYTES_MAX: usize = 2048;
 
+/// The one key in `liveness` that names no service (no application id is empty): it stands there
+/// and not in `meta`, so that a commit of heartbeats stays within one tree.
+pub const CENSUS_KEY: &[u8] = &[0];
+
 /// `[length u8][bytes]`.
 #[must_use]
 pub fn app_key(app: &AppInstanceId) -> Vec<u8> {
-    let mut key = Vec::with_capacity(1 + AppInstanceId::MAX_BYTES + 26);
-    push_app(&mut key, app);
-    key
-}
-
-fn push_app(key: &mut Vec<u8>, app: &AppInstanceId) {
     let bytes = app.as_str().as_bytes();
+    let mut key = Vec::with_capacity(1 + bytes.len() + 16);
     // An id is at most 128 bytes long.
     key.push(u8::try_from(bytes.len()).unwrap_or(u8::MAX));
     key.extend_from_slice(bytes);
+    key
 }
 
 /// `app · service`.
@@ -83,11 +86,7 @@ pub fn service_part_key(key: &ServiceKey, part: u16) -> Vec<u8> {
 /// `deadline · app · service`.
 #[must_use]
 pub fn expiry_key(at: Steady, key: &ServiceKey) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(8 + 1 + AppInstanceId::MAX_BYTES + 16);
-    bytes.extend_from_slice(&at.as_ms().to_be_bytes());
-    push_app(&mut bytes, &key.app);
-    bytes.extend_from_slice(key.service.as_bytes());
-    bytes
+    [&steady_key(at)[..], &service_key(key)].concat()
 }
 
 /// The key of a blind spot; also the lower part of an expiry key.

@@ -265,6 +265,9 @@ mod tests {
         assert_eq!(parse_batch(br#"{"state":"ACTIVE"}"#).unwrap().ids, None);
         let ids = vec!["x"; BATCH_IDS_MAX + 1];
         let body = serde_json::json!({"state": "ACTIVE", "serviceIds": ids}).to_string();
+        assert_eq!(parse_batch(body.as_bytes()).unwrap().ids.unwrap().len(), 1);
+        let ids: Vec<_> = (0..=BATCH_IDS_MAX).map(|n| n.to_string()).collect();
+        let body = serde_json::json!({"state": "ACTIVE", "serviceIds": ids}).to_string();
         assert!(parse_batch(body.as_bytes()).is_err());
         assert!(parse_batch(br#"{"state":"ACTIVE","serviceIds":[1]}"#).is_err());
     }

@@ -105,7 +105,7 @@ fn every_mistake_is_named_with_its_key_and_place() {
             "[server]\nqueue_max = 0",
             None,
             None,
-            &["`server.queue_max` must be at least 1"],
+            &["`server.queue_max` (0) must be between 1 and"],
         ),
         (
             "[store]\ndurability = \"maybe\"",

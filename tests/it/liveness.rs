@@ -406,7 +406,7 @@ fn a_malformed_batch_beats_nobody() {
     let batch = format!("{}/liveness", server.app(APP));
     let before = get(&uri).json();
     let ours = [id_of(&long), id_of(&info)];
-    let too_many: Vec<_> = (0..1001).map(|_| id_of(&info)).collect();
+    let too_many: Vec<_> = (0..1001).map(|n| format!("{}{n}", id_of(&info))).collect();
     for body in [
         json!({"state": "ACTIVE", "serviceIds": too_many}),
         json!({"state": "ACTIVE", "serviceIds": [id_of(&info), 5]}),

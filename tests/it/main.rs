@@ -5,6 +5,7 @@
 mod admin;
 mod bad_input;
 mod config;
+mod damage;
 mod expiry;
 mod liveness;
 mod migrations;

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use mepulse::domain::BootId;
 use mepulse::store::migrate::{Progress, STEPS, Step, StepError, newest_schema};
 use mepulse::store::{Durability, OpenError, OpenMode, OpenOptions, Row, SledStore, Store};
 
-use crate::support::{Server, data_dir, mepulse, service};
+use crate::support::{Server, copy, data_dir, mepulse, service};
 
 /// A second, real step: copies every application row to a tree of its own, ten rows at a time.
 const COPY_APPS: Step = Step {
@@ -48,6 +49,7 @@ fn open(dir: &Path, mode: OpenMode, steps: &[Step]) -> Result<SledStore, OpenErr
         cache_mb: 8,
         durability: Durability::PowerLoss,
         steps,
+        boot_id: BootId([7; 16]),
     })
 }
 
@@ -68,7 +70,7 @@ fn rows(dir: &Path, tree: &str) -> usize {
         .len()
 }
 
-fn services(store: &SledStore) -> usize {
+fn services(store: &mut SledStore) -> usize {
     let mut services = 0;
     store
         .load(&mut |row| services += usize::from(matches!(row, Row::Service(..))))
@@ -80,8 +82,8 @@ fn services(store: &SledStore) -> usize {
 fn a_store_of_the_first_schema_is_opened_after_the_second_step() {
     let (_keep, dir) = data_dir();
     store_with_apps(&dir, 25);
-    let store = open(&dir, OpenMode::Serve, &two_steps()).unwrap();
-    assert_eq!((store.schema(), services(&store)), (2, 25));
+    let mut store = open(&dir, OpenMode::Serve, &two_steps()).unwrap();
+    assert_eq!((store.schema(), services(&mut store)), (2, 25));
     store.seal().unwrap();
     assert_eq!(rows(&dir, "apps_v2"), 25);
 }
@@ -91,25 +93,12 @@ fn a_frozen_store_of_the_first_release_is_opened() {
     let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fixtures/store-v1");
     let (_keep, dir) = data_dir();
     copy(&frozen, &dir);
-    let store = open(&dir, OpenMode::Serve, STEPS).unwrap();
-    assert_eq!(services(&store), 3);
+    let mut store = open(&dir, OpenMode::Serve, STEPS).unwrap();
+    assert_eq!(services(&mut store), 3);
     store.seal().unwrap();
-    let store = open(&dir, OpenMode::Serve, &two_steps()).unwrap();
-    assert_eq!((store.schema(), services(&store)), (2, 3));
+    let mut store = open(&dir, OpenMode::Serve, &two_steps()).unwrap();
+    assert_eq!((store.schema(), services(&mut store)), (2, 3));
     store.seal().unwrap();
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 /// Not a test of its own: the process that the next test kills.
@@ -152,8 +141,8 @@ fn a_migration_killed_in_the_middle_goes_on_where_it_was() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("has schema 2"));
 
-    let store = open(&dir, OpenMode::Serve, &two_steps()).unwrap();
-    assert_eq!((store.schema(), services(&store)), (2, 45));
+    let mut store = open(&dir, OpenMode::Serve, &two_steps()).unwrap();
+    assert_eq!((store.schema(), services(&mut store)), (2, 45));
     store.seal().unwrap();
     assert_eq!(rows(&dir, "apps_v2"), 45);
 }

@@ -121,8 +121,8 @@ fn golden_blind_spot_mark_and_policy() {
         reading,
         clean_stop: true,
     };
-    assert_eq!(hex(&encode_mark(&mark, 13)), GOLDEN_MARK);
-    assert_eq!(decode_mark(&encode_mark(&mark, 13)), Ok((mark, 13)));
+    assert_eq!(hex(&encode_mark(&mark)), GOLDEN_MARK);
+    assert_eq!(decode_mark(&encode_mark(&mark)), Ok(mark));
 
     let policy = Policy {
         default_interval: secs(30),
@@ -212,6 +212,8 @@ proptest! {
             let _ = decode_liveness(&bytes);
             let _ = decode_blind_spot(Steady::from_ms(0), &bytes);
             let _ = decode_mark(&bytes);
+            let _ = decode_census(&bytes);
+            let _ = newest_census_in(&bytes, Uuid::from_bytes([7; 16]));
             let _ = decode_policy(&bytes);
             // The same behind a valid envelope: the payload itself is hostile.
             let mut sealed = vec![1];
@@ -228,5 +230,32 @@ const GOLDEN_SERVICE: &str = "01030000000000000063616d01010000000000000068010000
 const GOLDEN_LIVENESS: &str =
     "01020215cd853dfe9c97177b68e5cf8b0100000a00000014000000020000000300000000000000b6f28c55";
 const GOLDEN_BLIND_SPOT: &str = "010900000000000000010131440038";
-const GOLDEN_MARK: &str = "0103000000000000000700000000000000090909090909090909090909090909090b000000000000000d0000000000000001cd472976";
+const GOLDEN_MARK: &str =
+    "0103000000000000000700000000000000090909090909090909090909090909090b00000000000000010153c0a1";
 const GOLDEN_POLICY: &str = "011e000000050000008051010014000000d0070000000000000a000000a9c31bb6";
+
+#[test]
+fn a_census_is_found_in_the_middle_of_anything() {
+    let store_id = Uuid::from_bytes([7; 16]);
+    let census = |commit_seq| {
+        encode_census(&Census {
+            store_id,
+            commit_seq,
+            fingerprint: Some(5),
+        })
+    };
+    assert_eq!(
+        decode_census(&census(9)),
+        Ok(Census {
+            store_id,
+            commit_seq: 9,
+            fingerprint: Some(5)
+        })
+    );
+    let mut log = [b"junk", &census(9)[..], b"more", &census(8)[..], &[7; 30]].concat();
+    assert_eq!(newest_census_in(&log, store_id), Some(9));
+    assert_eq!(newest_census_in(&log, Uuid::from_bytes([8; 16])), None);
+    // A damaged one does not count.
+    log[10] ^= 1;
+    assert_eq!(newest_census_in(&log, store_id), Some(8));
+}

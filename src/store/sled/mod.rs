@@ -5,23 +5,28 @@
 //! life; `flush_async` deadlocks; one transaction per request is ten times slower than one per batch;
 //! the engine's flusher thread must run, because its space is reclaimed there.
 
+mod census;
 mod open;
 mod preflight;
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use sled::Transactional;
 use sled::transaction::{ConflictableTransactionError, TransactionError};
 
+use self::census::{Counted, Fingerprint};
 pub use self::open::{OpenMode, OpenOptions};
 use super::codec::DecodeError;
-use super::data_dir::{DataDir, Seal, StoreFile};
+use super::data_dir::{DataDir, Seal, StoreFile, Witness};
+use super::records::Census;
 use super::schema::{self, meta, tree};
 use super::{Armed, Batch, Durability, Error, Loaded, OpenError, Row, SkippedRow, Store, records};
-use crate::domain::{Mark, ServiceKey, Steady};
+use crate::domain::{BootId, Mark, Service, ServiceKey, Steady};
 
-/// The floor in `STORE` is refreshed this often, and in the first minute whenever the store's time
-/// in service has doubled: what is lost of a young store must be noticed too.
+/// The floor in `STORE` is refreshed at most this often: that costs two syncs. `WITNESS` is more
+/// exact, and free.
 const FLOOR_INTERVAL_MS: u64 = 60_000;
 
 /// Registrations on sled.
@@ -32,24 +37,10 @@ pub struct SledStore {
     durability: Durability,
     data_dir: DataDir,
     store_file: StoreFile,
-    commit_seq: u64,
-    /// The commit sequence that the last mark on the disk carries: `STORE` may vouch for this one.
-    marked_seq: u64,
-    floor: Option<Floor>,
-}
-
-/// When the floor in `STORE` was written.
-#[derive(Clone, Copy)]
-struct Floor {
-    first: Steady,
-    last: Steady,
-}
-
-impl Floor {
-    fn is_due(self, now: Steady) -> bool {
-        let interval_ms = self.last.ms_since(self.first).min(FLOOR_INTERVAL_MS);
-        now.ms_since(self.last) >= interval_ms
-    }
+    census: Census,
+    witness: File,
+    boot_id: BootId,
+    floor_written_at: Option<Steady>,
 }
 
 struct Trees {
@@ -102,45 +93,52 @@ impl SledStore {
     }
 
     /// The batches of each touched tree.
-    fn write_set(
-        &self,
-        batch: &Batch,
-        commit_seq: u64,
-    ) -> Result<Vec<(&sled::Tree, sled::Batch)>, Error> {
+    fn write_set(&self, batch: &Batch, census: &mut Census) -> Vec<(&sled::Tree, sled::Batch)> {
+        let mut sum = Fingerprint(census.fingerprint.unwrap_or(0));
         let mut apps = sled::Batch::default();
         for (app, record) in &batch.apps {
             apps.insert(schema::app_key(app), records::encode_app(record));
         }
         let mut services = sled::Batch::default();
-        for (key, service) in &batch.services {
-            let encoded = service
-                .as_ref()
-                .map(|service| records::encode_service(service));
-            let parts: Vec<&[u8]> = match &encoded {
-                Some(bytes) => bytes.chunks(schema::PART_BYTES_MAX).collect(),
-                None => Vec::new(),
+        for (key, change) in &batch.services {
+            let encode = |service: &Option<Arc<Service>>| {
+                let service = service.as_ref();
+                service.map_or(Vec::new(), |service| records::encode_service(service))
             };
-            for (part, bytes) in (0u16..).zip(&parts) {
-                services.insert(schema::service_part_key(key, part), *bytes);
-            }
-            // A shorter registration leaves parts of the longer one behind.
-            for row in self
-                .trees
-                .services
-                .scan_prefix(schema::service_key(key))
-                .skip(parts.len())
-            {
-                services.remove(row?.0);
+            let (old, new) = (encode(&change.old), encode(&change.new));
+            let mut old = old.chunks(schema::PART_BYTES_MAX);
+            let mut new = new.chunks(schema::PART_BYTES_MAX);
+            for part in 0u16.. {
+                let row = schema::service_part_key(key, part);
+                let (old, new) = (old.next(), new.next());
+                for value in old.iter().chain(&new) {
+                    sum.toggle(Counted::Services, &row, value);
+                }
+                match (old, new) {
+                    (_, Some(new)) => services.insert(row, new),
+                    // A shorter registration leaves parts of the longer one behind.
+                    (Some(_), None) => services.remove(row),
+                    (None, None) => break,
+                }
             }
         }
         let mut liveness = sled::Batch::default();
-        for (key, value) in &batch.liveness {
-            let key = schema::service_key(key);
-            match value {
-                Some(value) => liveness.insert(key, records::encode_liveness(value)),
-                None => liveness.remove(key),
+        for (key, change) in &batch.liveness {
+            let row = schema::service_key(key);
+            if let Some(old) = &change.old {
+                sum.toggle(Counted::Liveness, &row, &records::encode_liveness(old));
+            }
+            match &change.new {
+                Some(new) => {
+                    let new = records::encode_liveness(new);
+                    sum.toggle(Counted::Liveness, &row, &new);
+                    liveness.insert(row, new);
+                }
+                None => liveness.remove(row),
             }
         }
+        census.fingerprint = census.fingerprint.map(|_| sum.0);
+        liveness.insert(schema::CENSUS_KEY, records::encode_census(census));
         let mut expiry = sled::Batch::default();
         for armed in &batch.disarm {
             expiry.remove(schema::expiry_key(armed.at, &armed.key));
@@ -160,13 +158,13 @@ impl SledStore {
         }
         let mut meta = sled::Batch::default();
         if let Some(mark) = &batch.mark {
-            meta.insert(meta::MARK, records::encode_mark(mark, commit_seq));
+            meta.insert(meta::MARK, records::encode_mark(mark));
         }
         if let Some(policy) = &batch.policy {
             meta.insert(meta::POLICY, records::encode_policy(policy));
         }
         let trees = &self.trees;
-        Ok([
+        [
             (
                 &trees.meta,
                 meta,
@@ -174,7 +172,7 @@ impl SledStore {
             ),
             (&trees.apps, apps, !batch.apps.is_empty()),
             (&trees.services, services, !batch.services.is_empty()),
-            (&trees.liveness, liveness, !batch.liveness.is_empty()),
+            (&trees.liveness, liveness, true),
             (
                 &trees.expiry,
                 expiry,
@@ -189,13 +187,16 @@ impl SledStore {
         .into_iter()
         .filter(|(_, _, touched)| *touched)
         .map(|(tree, batch, _)| (tree, batch))
-        .collect())
+        .collect()
     }
 
     /// One transaction, one flush, one sync.
     fn write(&mut self, batch: &Batch) -> Result<(), Error> {
-        let commit_seq = self.commit_seq + 1;
-        let mut writes = self.write_set(batch, commit_seq)?;
+        let mut census = Census {
+            commit_seq: self.census.commit_seq + 1,
+            ..self.census
+        };
+        let mut writes = self.write_set(batch, &mut census);
         if writes.len() == 1
             && let Some((tree, batch)) = writes.pop()
         {
@@ -220,12 +221,10 @@ impl SledStore {
         if self.durability == Durability::PowerLoss {
             self.sync_log()?;
         }
-        self.commit_seq = commit_seq;
+        self.census = census;
+        self.testify();
         match &batch.mark {
-            Some(mark) => {
-                self.marked_seq = commit_seq;
-                self.refresh_floor(mark)
-            }
+            Some(mark) => self.refresh_floor(mark),
             None => Ok(()),
         }
     }
@@ -240,30 +239,63 @@ impl SledStore {
         })
     }
 
-    /// The mark just committed carries the commit sequence, so the floor may rise to it.
+    /// Notes the commit. Not synced: it must outlive this process, and must never be ahead of the
+    /// log, which it cannot be, because the log is written first.
+    fn testify(&self) {
+        let witness = Witness {
+            store_id: self.store_file.store_id,
+            commit_seq: self.census.commit_seq,
+            boot_id: self.boot_id,
+            durability: self.durability,
+        };
+        if let Err(error) = self.witness.write_all_at(&witness.to_bytes(), 0) {
+            // An older one is still true.
+            log::debug!("noting the commit failed: {error}");
+        }
+    }
+
+    /// What was just committed is on the disk, so the floor may rise to it.
     fn refresh_floor(&mut self, mark: &Mark) -> Result<(), Error> {
-        let now = mark.steady;
-        if self.floor.is_none_or(|floor| floor.is_due(now)) {
-            if self.durability == Durability::ProcessCrash {
-                // The floor is synced, so what it vouches for must be.
-                self.sync_log()?;
-            }
-            self.store_file.commit_floor = self.marked_seq;
-            self.data_dir.write_store_file(&self.store_file)?;
-            let first = self.floor.map_or(now, |floor| floor.first);
-            self.floor = Some(Floor { first, last: now });
+        let due = self
+            .floor_written_at
+            .is_none_or(|at| mark.steady.ms_since(at) >= FLOOR_INTERVAL_MS);
+        if !due {
+            return Ok(());
+        }
+        self.floor_written_at = Some(mark.steady);
+        if self.durability == Durability::ProcessCrash {
+            // The floor is synced, so what it vouches for must be.
+            self.sync_log()?;
+        }
+        self.store_file.commit_floor = self.census.commit_seq;
+        if let Err(error) = self.data_dir.write_store_file(&self.store_file) {
+            // The old floor is still true.
+            log::warn!("{error}; trying again in a minute");
         }
         Ok(())
     }
 }
 
 impl Store for SledStore {
-    fn load(&self, each: &mut dyn FnMut(Row)) -> Result<Loaded, Error> {
+    fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<Loaded, Error> {
+        let sum = Fingerprint::of(&self.trees)?;
+        if self
+            .census
+            .fingerprint
+            .replace(sum.0)
+            .is_some_and(|told| told != sum.0)
+        {
+            log::error!(
+                "the rows of {} are not those that were committed last: something else than mepulse has \
+                 changed or lost registrations or heartbeats",
+                self.data_dir.path().display()
+            );
+        }
         let mut loaded = Loaded::default();
         let trees = &self.trees;
         if let Some(bytes) = trees.meta.get(meta::MARK)? {
             match records::decode_mark(&bytes) {
-                Ok((mark, _)) => loaded.mark = Some(mark),
+                Ok(mark) => loaded.mark = Some(mark),
                 Err(error) => loaded.skip(tree::META, meta::MARK.as_bytes(), &error),
             }
         }
@@ -282,6 +314,9 @@ impl Store for SledStore {
         load_services(&trees.services, &mut loaded, each)?;
         for row in trees.liveness.iter() {
             let (key, value) = row?;
+            if key == schema::CENSUS_KEY {
+                continue;
+            }
             let decoded = schema::parse_service_key(&key)
                 .and_then(|id| Ok(Row::Liveness(id, records::decode_liveness(&value)?)));
             loaded.take(tree::LIVENESS, &key, decoded, each);
@@ -355,7 +390,7 @@ impl SledStore {
             log,
             data_dir,
             mut store_file,
-            marked_seq,
+            census,
             ..
         } = self;
         db.flush()?;
@@ -368,7 +403,7 @@ impl SledStore {
             path: log_path,
             source,
         })?);
-        store_file.commit_floor = marked_seq;
+        store_file.commit_floor = census.commit_seq;
         data_dir.write_store_file(&store_file)?;
         Ok(())
     }

@@ -10,12 +10,15 @@ use std::path::Path;
 
 use uuid::Uuid;
 
+use super::census::Fingerprint;
 use super::preflight::{self, Finding};
 use super::{SledStore, Trees};
 use crate::clock::wall_now;
+use crate::domain::BootId;
 use crate::store::data_dir::{DataDir, Seal, StoreFile, sync_dir};
 use crate::store::migrate::{self, Step, StepError};
-use crate::store::schema::{meta, tree};
+use crate::store::records::Census;
+use crate::store::schema::{CENSUS_KEY, meta, tree};
 use crate::store::{Durability, OpenError, codec, records};
 
 /// What the store is opened for.
@@ -40,54 +43,97 @@ pub struct OpenOptions<'a> {
     pub durability: Durability,
     /// The migration steps; [`migrate::STEPS`] outside tests.
     pub steps: &'a [Step],
+    /// The machine's boot: what was not synced in another one may be gone by right.
+    pub boot_id: BootId,
+}
+
+/// What must be in the log, at least.
+#[derive(Debug, Clone, Copy)]
+struct Expected {
+    store_id: Option<Uuid>,
+    commit_floor: u64,
 }
 
 pub(super) fn open(options: &OpenOptions<'_>) -> Result<SledStore, OpenError> {
     let data_dir = DataDir::lock(options.data_dir, options.mode == OpenMode::Serve)?;
-    let known = data_dir.read_store_file()?;
-    let newest = migrate::newest_schema(options.steps);
-    if let Some(file) = &known {
-        check_schema(file.schema, newest, options.mode)?;
-        check_log(&data_dir, file, options)?;
-    }
-    let known = match known {
-        // The seal breaks now, before the engine rewrites its files.
-        Some(
-            file @ StoreFile {
-                sealed_log: Some(_),
-                ..
-            },
-        ) => {
-            let unsealed = StoreFile {
-                sealed_log: None,
-                ..file
-            };
-            data_dir.write_store_file(&unsealed)?;
-            Some(unsealed)
-        }
-        None if options.mode == OpenMode::Inspect && !data_dir.log_path().exists() => {
-            return Err(OpenError::Missing {
-                dir: data_dir.path().to_owned(),
-            });
-        }
-        other => other,
+    let mut known = data_dir.read_store_file()?;
+    let witness = data_dir.read_witness().filter(|witness| {
+        witness.durability == Durability::PowerLoss || witness.boot_id == options.boot_id
+    });
+    let expected = Expected {
+        store_id: known
+            .as_ref()
+            .map(|file| file.store_id)
+            .or(witness.map(|witness| witness.store_id)),
+        commit_floor: known
+            .as_ref()
+            .map_or(0, |file| file.commit_floor)
+            .max(witness.map_or(0, |witness| witness.commit_seq)),
     };
-    let sled_dir = data_dir.sled_dir();
-    let db = repair_and_open(&sled_dir, options)?;
-    // From here on an error must not drop the database: that would write.
-    finish_open(db, data_dir, known, options).map_err(|(error, db)| {
-        std::mem::forget(db);
-        error
-    })
+    if let Some(file) = &known {
+        check_schema(
+            file.schema,
+            migrate::newest_schema(options.steps),
+            options.mode,
+        )?;
+    }
+    let log_path = data_dir.log_path();
+    let log_bytes = match fs::metadata(&log_path) {
+        Ok(found) => found.len(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(OpenError::io("reading", log_path)(error)),
+    };
+    match known.as_ref().map(|file| file.sealed_log) {
+        None if log_bytes == 0 && witness.is_none() => {
+            if options.mode == OpenMode::Inspect {
+                return Err(OpenError::Missing {
+                    dir: data_dir.path().to_owned(),
+                });
+            }
+        }
+        _ if log_bytes == 0 => return Err(OpenError::LogMissing { path: log_path }),
+        Some(Some(sealed)) => check_seal(&log_path, sealed)?,
+        Some(None) | None => check_log(&data_dir, expected, options)?,
+    }
+    if let Some(file) = &mut known
+        && file.sealed_log.take().is_some()
+    {
+        // The seal breaks now, before the engine rewrites its files.
+        data_dir.write_store_file(file)?;
+    }
+    let db = repair_and_open(&data_dir.sled_dir(), options)?;
+    // From here on nothing must drop the database unless it is taken over: that would write.
+    let finished = unpanicked(data_dir.path(), || {
+        finish(&db, &data_dir, known, expected, options)
+    });
+    match finished {
+        Ok((trees, log, witness, store_file, census)) => Ok(SledStore {
+            db,
+            trees,
+            log,
+            witness,
+            boot_id: options.boot_id,
+            durability: options.durability,
+            data_dir,
+            store_file,
+            census,
+            floor_written_at: None,
+        }),
+        Err(error) => {
+            std::mem::forget(db);
+            Err(error)
+        }
+    }
 }
 
-fn new_store_file() -> StoreFile {
-    StoreFile {
-        store_id: Uuid::new_v4(),
-        schema: 0,
-        commit_floor: 0,
-        sealed_log: None,
-    }
+/// The engine panics over some damage.
+fn unpanicked<T>(dir: &Path, work: impl FnOnce() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(OpenError::Engine {
+            dir: dir.to_owned(),
+            reason: "its log is damaged (the engine gave up in the middle)".to_owned(),
+        })
+    })
 }
 
 fn check_schema(found: u32, newest: u32, mode: OpenMode) -> Result<(), OpenError> {
@@ -106,49 +152,65 @@ fn check_schema(found: u32, newest: u32, mode: OpenMode) -> Result<(), OpenError
     }
 }
 
-/// Judges the engine's log before the engine is opened. Writes nothing in the engine's directory.
+/// Holds the log against the seal of the last orderly stop.
+fn check_seal(log: &Path, sealed: Seal) -> Result<(), OpenError> {
+    let found = Seal::of(log).map_err(OpenError::io("reading", log))?;
+    let reason = if found == sealed {
+        return Ok(());
+    } else if found.bytes == sealed.bytes {
+        "its checksum differs".to_owned()
+    } else {
+        format!("{} bytes instead of {}", found.bytes, sealed.bytes)
+    };
+    Err(OpenError::LogChanged {
+        path: log.to_owned(),
+        reason,
+    })
+}
+
+/// Judges a log that nobody sealed, before the engine is opened. Writes nothing in the engine's
+/// directory.
 fn check_log(
     data_dir: &DataDir,
-    file: &StoreFile,
+    expected: Expected,
     options: &OpenOptions<'_>,
 ) -> Result<(), OpenError> {
     let path = data_dir.log_path();
-    match fs::metadata(&path) {
-        Ok(found) if found.len() > 0 => {}
-        Ok(_) => return Err(OpenError::LogMissing { path }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(OpenError::LogMissing { path });
+    let mut newest = None;
+    let mut seen = |bytes: &[u8]| {
+        if let Some(store_id) = expected.store_id {
+            newest = newest.max(records::newest_census_in(bytes, store_id));
         }
-        Err(error) => return Err(OpenError::io("reading", path)(error)),
-    }
-    if let Some(sealed) = &file.sealed_log {
-        let found = Seal::of(&path).map_err(OpenError::io("reading", &path))?;
-        return if found == *sealed {
-            Ok(())
-        } else if found.bytes != sealed.bytes {
-            let reason = format!("{} bytes instead of {}", found.bytes, sealed.bytes);
-            Err(OpenError::LogChanged { path, reason })
-        } else {
-            Err(OpenError::LogChanged {
+    };
+    let finding = preflight::inspect(&data_dir.sled_dir(), &mut seen)
+        .map_err(OpenError::io("reading", &path))?;
+    match finding {
+        Finding::Sound if expected.store_id.is_some() && newest < Some(expected.commit_floor) => {
+            let found = newest.map_or("no commit".to_owned(), |seq| format!("commit {seq}"));
+            Err(OpenError::LogDamaged {
                 path,
-                reason: "its checksum differs".to_owned(),
+                reason: format!(
+                    "it ends at {found}, and {} were on the disk",
+                    expected.commit_floor
+                ),
             })
-        };
-    }
-    let sled_dir = data_dir.sled_dir();
-    match preflight::inspect(&sled_dir).map_err(OpenError::io("reading", &path))? {
+        }
         Finding::Sound => Ok(()),
+        Finding::Suspect(what) if expected.store_id.is_none() => {
+            Err(OpenError::LogDamaged { path, reason: what })
+        }
         Finding::Suspect(what) => {
             log::warn!("the store's log looks damaged ({what}); rehearsing the opening on a copy");
-            rehearse(data_dir, file, &what, options)
+            rehearse(data_dir, expected, &what, options)
         }
     }
 }
 
-/// Opens a copy of the log and compares it with `STORE`; the original stays untouched.
+/// Opens a copy of the log and compares it with what must be in there; the original stays
+/// untouched.
 fn rehearse(
     data_dir: &DataDir,
-    file: &StoreFile,
+    expected: Expected,
     what: &str,
     options: &OpenOptions<'_>,
 ) -> Result<(), OpenError> {
@@ -158,23 +220,20 @@ fn rehearse(
         .map_err(OpenError::io("copying the store's log to", &copy))
         .and_then(|()| {
             let db = repair_and_open(&copy, options)?;
-            compare(&db, data_dir, file)
+            unpanicked(&copy, || {
+                let census = compare(&db, data_dir, expected)?;
+                count(&db, data_dir, &census)
+            })
         });
     let _ = fs::remove_dir_all(&copy);
     match result {
         Ok(_) => {
-            log::warn!("the rehearsal found every commit that STORE vouches for; opening");
+            log::warn!(
+                "the rehearsal found every commit and every row that must be there; opening"
+            );
             Ok(())
         }
-        Err(OpenError::Io {
-            action,
-            path,
-            source,
-        }) => Err(OpenError::Io {
-            action,
-            path,
-            source,
-        }),
+        Err(error @ OpenError::Io { .. }) => Err(error),
         Err(error) => {
             let reason = format!("{what}; a trial opening of a copy says: {error}");
             Err(OpenError::LogDamaged {
@@ -250,49 +309,21 @@ fn engine_open(sled_dir: &Path, options: &OpenOptions<'_>) -> Result<sled::Db, O
         .cache_capacity(options.cache_mb * 1024 * 1024)
         // The engine reclaims space only in this thread.
         .flush_every_ms(Some(500));
-    let refused = |reason: String| OpenError::Engine {
-        dir: sled_dir.to_owned(),
-        reason,
-    };
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open())) {
-        Ok(Ok(db)) => Ok(db),
-        Ok(Err(error)) => Err(refused(error.to_string())),
-        Err(_) => Err(refused(
-            "its log is damaged (the engine gave up in the middle)".to_owned(),
-        )),
-    }
-}
-
-type Refused = (OpenError, sled::Db);
-
-fn finish_open(
-    db: sled::Db,
-    data_dir: DataDir,
-    known: Option<StoreFile>,
-    options: &OpenOptions<'_>,
-) -> Result<SledStore, Refused> {
-    match finish(&db, &data_dir, known, options) {
-        Ok((trees, log, store_file, commit_seq)) => Ok(SledStore {
-            db,
-            trees,
-            log,
-            durability: options.durability,
-            data_dir,
-            store_file,
-            commit_seq,
-            marked_seq: commit_seq,
-            floor: None,
-        }),
-        Err(error) => Err((error, db)),
-    }
+    unpanicked(sled_dir, || {
+        config.open().map_err(|error| OpenError::Engine {
+            dir: sled_dir.to_owned(),
+            reason: error.to_string(),
+        })
+    })
 }
 
 fn finish(
     db: &sled::Db,
     data_dir: &DataDir,
     known: Option<StoreFile>,
+    expected: Expected,
     options: &OpenOptions<'_>,
-) -> Result<(Trees, File, StoreFile, u64), OpenError> {
+) -> Result<(Trees, File, File, StoreFile, Census), OpenError> {
     let engine = |error: sled::Error| OpenError::Engine {
         dir: data_dir.sled_dir(),
         reason: error.to_string(),
@@ -300,12 +331,9 @@ fn finish(
     let newest = migrate::newest_schema(options.steps);
     let log_path = data_dir.log_path();
     let log = File::open(&log_path).map_err(OpenError::io("opening", &log_path))?;
-    let (mut file, commit_seq) = match known {
-        Some(file) => {
-            let commit_seq = compare(db, data_dir, &file)?;
-            (file, commit_seq)
-        }
-        None => adopt_or_create(db, data_dir)?,
+    let (mut file, mut census) = match known {
+        Some(file) => (file, compare(db, data_dir, expected)?),
+        None => adopt_or_create(db, data_dir, expected)?,
     };
     let schema = migrate::schema_of(db).map_err(|error| OpenError::NotThisStore {
         dir: data_dir.path().to_owned(),
@@ -319,10 +347,14 @@ fn finish(
         file.schema = newest;
         if !is_new {
             data_dir.write_store_file(&file)?;
+            // The steps rewrite rows; counted anew when they are loaded.
+            census.fingerprint = None;
+            put_census(db, &census).map_err(engine)?;
         }
         migrate::run(db, &log, options.steps)?;
     }
     if is_new {
+        put_census(db, &census).map_err(engine)?;
         let meta = db.open_tree(tree::META).map_err(engine)?;
         let id = codec::encode(1, file.store_id.as_bytes());
         meta.insert(meta::STORE_ID, id).map_err(engine)?;
@@ -337,56 +369,87 @@ fn finish(
     };
     sync_all().map_err(OpenError::io("syncing", &log_path))?;
     data_dir.write_store_file(&file)?;
-    Ok((trees, log, file, commit_seq))
+    let witness = data_dir.open_witness()?;
+    Ok((trees, log, witness, file, census))
 }
 
-/// Holds the opened database against `STORE`; returns its commit sequence.
-fn compare(db: &sled::Db, data_dir: &DataDir, file: &StoreFile) -> Result<u64, OpenError> {
+/// Holds the opened database against what must be in there; returns its census.
+fn compare(db: &sled::Db, data_dir: &DataDir, expected: Expected) -> Result<Census, OpenError> {
     let differs = |reason: String| OpenError::NotThisStore {
         dir: data_dir.path().to_owned(),
         reason,
     };
-    let (id, commit_seq) = identity(db).map_err(|error| differs(error.to_string()))?;
-    match id {
-        None => Err(differs("the log opens as an empty database".to_owned())),
-        Some(id) if id != file.store_id => Err(differs(format!(
-            "the log belongs to store {id}, not to {}",
-            file.store_id
-        ))),
-        Some(_) if commit_seq < file.commit_floor => Err(differs(format!(
-            "the log ends at commit {commit_seq}, and {} were acknowledged",
-            file.commit_floor
-        ))),
-        Some(_) => Ok(commit_seq),
+    let (id, census) = identity(db).map_err(|error| differs(error.to_string()))?;
+    match (id, census) {
+        (None, _) | (_, None) => Err(differs("the log opens as an empty database".to_owned())),
+        (Some(id), _) if expected.store_id.is_some_and(|expected| expected != id) => Err(differs(
+            format!("the log belongs to store {id}, not to the one that STORE names"),
+        )),
+        (Some(_), Some(census)) if census.commit_seq < expected.commit_floor => {
+            Err(differs(format!(
+                "the log ends at commit {}, and {} were on the disk",
+                census.commit_seq, expected.commit_floor
+            )))
+        }
+        (Some(_), Some(census)) => Ok(census),
     }
 }
 
-/// The database's own word: its id, and how many commits it has seen at its last mark.
-fn identity(db: &sled::Db) -> Result<(Option<Uuid>, u64), StepError> {
-    let meta = db.open_tree(tree::META)?;
+/// Holds every row against the census.
+fn count(db: &sled::Db, data_dir: &DataDir, census: &Census) -> Result<(), OpenError> {
+    let sum = Trees::open(db).and_then(|trees| Fingerprint::of(&trees));
+    let sum = sum.map_err(|error| OpenError::Engine {
+        dir: data_dir.path().to_owned(),
+        reason: error.to_string(),
+    })?;
+    match census.fingerprint {
+        Some(told) if told != sum.0 => Err(OpenError::NotThisStore {
+            dir: data_dir.path().to_owned(),
+            reason: "some of its rows are missing or too old".to_owned(),
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn put_census(db: &sled::Db, census: &Census) -> Result<(), sled::Error> {
+    let liveness = db.open_tree(tree::LIVENESS)?;
+    liveness.insert(CENSUS_KEY, records::encode_census(census))?;
+    Ok(())
+}
+
+/// The database's own word: its id, and its census.
+fn identity(db: &sled::Db) -> Result<(Option<Uuid>, Option<Census>), StepError> {
     let damaged = |what: &str| {
         let what = what.to_owned();
-        move |error| StepError::Record(format!("meta/{what}: {error}"))
+        move |error| StepError::Record(format!("{what}: {error}"))
     };
-    let id = match meta.get(meta::STORE_ID)? {
+    let id = match db.open_tree(tree::META)?.get(meta::STORE_ID)? {
         None => None,
-        Some(bytes) => Some(codec::decode_v1::<[u8; 16]>(&bytes).map_err(damaged(meta::STORE_ID))?),
+        Some(bytes) => {
+            let id = codec::decode_v1::<[u8; 16]>(&bytes).map_err(damaged("the store's id"))?;
+            Some(Uuid::from_bytes(id))
+        }
     };
-    let commit_seq = match meta.get(meta::MARK)? {
-        None => 0,
-        Some(bytes) => records::decode_mark(&bytes).map_err(damaged(meta::MARK))?.1,
+    let census = match db.open_tree(tree::LIVENESS)?.get(CENSUS_KEY)? {
+        None => None,
+        Some(bytes) => Some(records::decode_census(&bytes).map_err(damaged("the census"))?),
     };
-    Ok((id.map(Uuid::from_bytes), commit_seq))
+    Ok((id, census))
 }
 
 /// There is no `STORE`: a new directory, one whose making was interrupted, or a lost `STORE`.
-fn adopt_or_create(db: &sled::Db, data_dir: &DataDir) -> Result<(StoreFile, u64), OpenError> {
+fn adopt_or_create(
+    db: &sled::Db,
+    data_dir: &DataDir,
+    expected: Expected,
+) -> Result<(StoreFile, Census), OpenError> {
     let refused = |reason: String| OpenError::NotThisStore {
         dir: data_dir.path().to_owned(),
         reason,
     };
-    let (id, commit_seq) = identity(db).map_err(|error| refused(error.to_string()))?;
+    let (id, _) = identity(db).map_err(|error| refused(error.to_string()))?;
     if let Some(store_id) = id {
+        let census = compare(db, data_dir, expected)?;
         log::warn!(
             "STORE is missing in {}; writing it anew",
             data_dir.path().display()
@@ -396,27 +459,34 @@ fn adopt_or_create(db: &sled::Db, data_dir: &DataDir) -> Result<(StoreFile, u64)
             StoreFile {
                 store_id,
                 schema,
-                commit_floor: commit_seq,
+                commit_floor: census.commit_seq,
                 sealed_log: None,
             },
-            commit_seq,
+            census,
         ));
     }
     // The id is the last thing that the making writes into the database.
     let foreign = db.tree_names().into_iter().find(|name| {
-        let ours = [
-            tree::META,
-            tree::APPS,
-            tree::SERVICES,
-            tree::LIVENESS,
-            tree::EXPIRY,
-            tree::BLIND_SPOTS,
-        ];
-        let known = ours.iter().any(|ours| ours.as_bytes() == name.as_ref());
+        let known = tree::ALL
+            .iter()
+            .any(|ours| ours.as_bytes() == name.as_ref());
         !known && name.as_ref() != b"__sled__default"
     });
     match foreign {
-        None => Ok((new_store_file(), 0)),
+        None => {
+            let file = StoreFile {
+                store_id: Uuid::new_v4(),
+                schema: 0,
+                commit_floor: 0,
+                sealed_log: None,
+            };
+            let census = Census {
+                store_id: file.store_id,
+                commit_seq: 0,
+                fingerprint: Some(0),
+            };
+            Ok((file, census))
+        }
         Some(name) => Err(refused(format!(
             "there is a database with a tree {:?} that mepulse did not write",
             String::from_utf8_lossy(&name)

@@ -72,14 +72,16 @@ pub(super) enum Finding {
     Suspect(String),
 }
 
-/// Reads the store in `sled_dir` without changing anything and judges its log.
+/// Reads the store in `sled_dir` without changing anything and judges its log. `seen` is shown
+/// every stretch of the log that sled would go by, so that a caller can look for what must be in
+/// there.
 ///
 /// Costs about one read of the log and memory for one segment plus some 100
 /// bytes per page of the store. An invalid snapshot alone is not a finding:
 /// the newest valid one is used, or the whole log if there is none.
 /// An error means that a file could not be read.
-pub(super) fn inspect(sled_dir: &Path) -> io::Result<Finding> {
-    match check(sled_dir) {
+pub(super) fn inspect(sled_dir: &Path, seen: &mut dyn FnMut(&[u8])) -> io::Result<Finding> {
+    match check(sled_dir, seen) {
         Ok(()) => Ok(Finding::Sound),
         Err(Stop::Damage(sentence)) => Ok(Finding::Suspect(sentence)),
         Err(Stop::Io(error)) => Err(error),
@@ -98,7 +100,7 @@ fn damage<T>(sentence: String) -> Result<T, Stop> {
     Err(Stop::Damage(sentence))
 }
 
-fn check(dir: &Path) -> Result<(), Stop> {
+fn check(dir: &Path, seen: &mut dyn FnMut(&[u8])) -> Result<(), Stop> {
     let log = Log::open(dir)?;
     let mut table = Table::load(dir)?;
     // The first LSN that may be missing, and the segment from which on sled
@@ -109,6 +111,10 @@ fn check(dir: &Path) -> Result<(), Stop> {
     let mut expected = tail;
     let mut slot = Vec::new();
 
+    for &index in log.by_lsn.range(..floor).map(|(_, index)| index) {
+        log.read_slot(index, &mut slot)?;
+        seen(&slot);
+    }
     for (&lsn, &index) in log.by_lsn.range(floor..) {
         if lsn >= tail {
             if lsn != expected {
@@ -117,7 +123,9 @@ fn check(dir: &Path) -> Result<(), Stop> {
             expected += SEGMENT;
         }
         log.read_slot(index, &mut slot)?;
-        let Some(tear) = table.follow(&slot, lsn, index * SEGMENT) else {
+        let tear = table.follow(&slot, lsn, index * SEGMENT);
+        seen(slot.get(..tear.unwrap_or(slot.len())).unwrap_or(&slot));
+        let Some(tear) = tear else {
             continue;
         };
         if lsn + widen(tear) < stable_end
