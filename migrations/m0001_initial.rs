@@ -9,7 +9,15 @@ pub(super) const STEP: Step = Step {
 };
 
 /// Frozen: the trees as schema 1 names them.
-const TREES: [&str; 5] = ["apps", "services", "liveness", "expiry", "blind_spots"];
+const TREES: [&str; 7] = [
+    "apps",
+    "services",
+    "liveness",
+    "expiry",
+    "blind_spots",
+    "events",
+    "history",
+];
 
 fn run(db: &sled::Db, _cursor: Option<&[u8]>) -> Result<Progress, StepError> {
     for tree in TREES {

@@ -3,7 +3,7 @@
 //! [`Machine`] is what the operating system says; [`Clock`] carries the platform's steady time
 //! forward from there. Tests put a [`ManualMachine`] in its place and move it by hand.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::domain::{BootId, Moment, Reading, Steady, Wall};
@@ -12,6 +12,9 @@ use crate::domain::{BootId, Moment, Reading, Steady, Wall};
 pub trait Machine: Send + Sync {
     /// Reads all clocks at once.
     fn read(&self) -> Reading;
+
+    /// For how long the machine has been suspended since it was booted, in milliseconds.
+    fn asleep_ms(&self) -> u64;
 }
 
 /// The real machine.
@@ -43,15 +46,25 @@ impl Default for SystemMachine {
 
 impl Machine for SystemMachine {
     fn read(&self) -> Reading {
-        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let secs = u64::try_from(boot.tv_sec).unwrap_or(0);
-        let nanos = u64::try_from(boot.tv_nsec).unwrap_or(0);
         Reading {
-            boot_ms: secs * 1000 + nanos / 1_000_000,
+            boot_ms: clock_ms(rustix::time::ClockId::Boottime),
             boot_id: self.boot_id,
             wall: wall_now(),
         }
     }
+
+    fn asleep_ms(&self) -> u64 {
+        // Only the first of the two runs through a suspend.
+        let running_ms = clock_ms(rustix::time::ClockId::Monotonic);
+        clock_ms(rustix::time::ClockId::Boottime).saturating_sub(running_ms)
+    }
+}
+
+fn clock_ms(clock: rustix::time::ClockId) -> u64 {
+    let time = rustix::time::clock_gettime(clock);
+    let secs = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
+    secs * 1000 + nanos / 1_000_000
 }
 
 /// The wall clock. A clock before 1970 reads as 1970, one after 2554 as 2554.
@@ -120,6 +133,12 @@ impl Clock {
         self.read().0
     }
 
+    /// See [`Machine::asleep_ms`].
+    #[must_use]
+    pub fn asleep_ms(&self) -> u64 {
+        self.machine.asleep_ms()
+    }
+
     /// Both times now, with the reading they come from.
     #[must_use]
     pub fn read(&self) -> (Moment, Reading) {
@@ -146,21 +165,40 @@ impl std::fmt::Debug for Clock {
 
 /// A machine whose clocks move only when told to; clones share them.
 #[derive(Debug, Clone)]
-pub struct ManualMachine(Arc<Mutex<Reading>>);
+pub struct ManualMachine(Arc<Mutex<Hands>>);
+
+#[derive(Debug)]
+struct Hands {
+    reading: Reading,
+    asleep_ms: u64,
+}
 
 impl ManualMachine {
     /// A machine up for an hour in boot 1, at a round date of 2026.
     #[must_use]
     pub fn new() -> Self {
-        Self(Arc::new(Mutex::new(Reading {
-            boot_ms: 3_600_000,
-            boot_id: BootId([1; 16]),
-            wall: Wall::from_ns(1_780_000_000_000_000_000),
+        Self(Arc::new(Mutex::new(Hands {
+            reading: Reading {
+                boot_ms: 3_600_000,
+                boot_id: BootId([1; 16]),
+                wall: Wall::from_ns(1_780_000_000_000_000_000),
+            },
+            asleep_ms: 0,
         })))
     }
 
+    fn hands(&self) -> MutexGuard<'_, Hands> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn change(&self, change: impl FnOnce(&mut Reading)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.hands().reading);
+    }
+
+    /// Suspends the machine.
+    pub fn sleep_ms(&self, ms: u64) {
+        self.advance_ms(ms);
+        self.hands().asleep_ms += ms;
     }
 
     /// Lets time pass on all clocks.
@@ -185,6 +223,7 @@ impl ManualMachine {
             reading.boot_ms = 1_000;
             reading.boot_id.0[0] = reading.boot_id.0[0].wrapping_add(1);
         });
+        self.hands().asleep_ms = 0;
     }
 }
 
@@ -196,6 +235,10 @@ impl Default for ManualMachine {
 
 impl Machine for ManualMachine {
     fn read(&self) -> Reading {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.hands().reading
+    }
+
+    fn asleep_ms(&self) -> u64 {
+        self.hands().asleep_ms
     }
 }

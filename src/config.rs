@@ -25,6 +25,8 @@ pub struct Config {
     pub liveness: Liveness,
     /// How we know that we are watching.
     pub truth: Truth,
+    /// What is kept of the past.
+    pub history: History,
     /// Application instances.
     pub apps: Apps,
 }
@@ -113,6 +115,16 @@ pub struct Truth {
     pub blind_cap: u32,
 }
 
+/// `[history]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct History {
+    /// Events kept of each service.
+    pub keep_per_service: usize,
+    /// Events older than so many days go.
+    pub keep_days: u64,
+}
+
 /// `[apps]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -172,6 +184,15 @@ impl Default for Truth {
             tick_ms: 100,
             stall_ms: 1_000,
             blind_cap: 10,
+        }
+    }
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self {
+            keep_per_service: 100,
+            keep_days: 30,
         }
     }
 }
@@ -323,6 +344,7 @@ impl Config {
             store,
             liveness,
             truth,
+            history,
             ..
         } = self;
         let conflict = |text: String| Err(ConfigError::Conflict(text));
@@ -379,6 +401,13 @@ impl Config {
             ("liveness.grace_min_ms", liveness.grace_min_ms, 1, day_ms),
             ("truth.tick_ms", truth.tick_ms, 1, truth.stall_ms / 2),
             ("truth.stall_ms", truth.stall_ms, 2, day_ms),
+            (
+                "history.keep_per_service",
+                history.keep_per_service as u64,
+                1,
+                100_000,
+            ),
+            ("history.keep_days", history.keep_days, 1, 36_500),
         ] {
             if value < min || value > max {
                 return conflict(format!("`{key}` ({value}) must be between {min} and {max}"));

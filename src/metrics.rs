@@ -1,5 +1,7 @@
 //! Every metric by name, with its unit. Served as OpenMetrics text.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -27,6 +29,8 @@ pub struct Metrics {
     pub refused: Counter,
     /// Commits.
     pub commits: Counter,
+    /// Syncs of the disk for commits.
+    pub syncs: Counter,
     /// How long a commit took.
     pub commit_seconds: Histogram,
     /// From the deadline to the committed verdict.
@@ -43,7 +47,7 @@ pub struct Metrics {
     pub apps: Gauge,
     services: Family<StateLabel, Gauge>,
     responses: Family<CodeLabel, Counter>,
-    blind_milliseconds: Family<CauseLabel, Counter>,
+    blind_seconds: Family<CauseLabel, Counter<f64, AtomicU64>>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -80,6 +84,7 @@ impl Metrics {
             revivals: Counter::default(),
             refused: Counter::default(),
             commits: Counter::default(),
+            syncs: Counter::default(),
             commit_seconds: Histogram::new(SECONDS),
             expiry_lag_seconds: Histogram::new(SECONDS),
             undecodable_rows: Gauge::default(),
@@ -89,7 +94,7 @@ impl Metrics {
             apps: Gauge::default(),
             services: Family::default(),
             responses: Family::default(),
-            blind_milliseconds: Family::default(),
+            blind_seconds: Family::default(),
         };
         metrics.name_all();
         metrics
@@ -124,6 +129,11 @@ impl Metrics {
             self.refused.clone(),
         );
         registry.register("commits", "Commits to the store", self.commits.clone());
+        registry.register(
+            "fsyncs",
+            "Syncs of the disk for commits",
+            self.syncs.clone(),
+        );
         registry.register_with_unit(
             "commit",
             "How long a commit took",
@@ -163,10 +173,11 @@ impl Metrics {
             "Answers by status code",
             self.responses.clone(),
         );
-        registry.register(
-            "blind_milliseconds",
+        registry.register_with_unit(
+            "blind",
             "Time that was not watched, by cause",
-            self.blind_milliseconds.clone(),
+            Unit::Seconds,
+            self.blind_seconds.clone(),
         );
     }
 
@@ -180,9 +191,12 @@ impl Metrics {
         let label = CauseLabel {
             cause: cause.as_str(),
         };
-        self.blind_milliseconds
-            .get_or_create(&label)
-            .inc_by(length_ms);
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "milliseconds are far below 2^53"
+        )]
+        let seconds = length_ms as f64 / 1000.0;
+        self.blind_seconds.get_or_create(&label).inc_by(seconds);
     }
 
     /// Sets how many services are in a state.

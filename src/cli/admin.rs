@@ -12,14 +12,16 @@ use tokio::net::UnixStream;
 
 use super::human::{duration, relative, table};
 use super::serve::ADMIN_SOCKET;
+use super::story;
 use super::{AdminArgs, AdminCommand, Failure};
 use crate::clock::{Machine, SystemMachine, wall_now};
 use crate::config::Config;
-use crate::domain::ServiceId;
+use crate::domain::{Moment, ServiceId};
 use crate::http::{known, listener::short_path};
 use crate::registry::Boot;
 use crate::store::{OpenError, OpenMode, OpenOptions, SledStore, migrate};
 use crate::wire::report::{Counts, ServiceDetail, ServiceReport, Status, rfc3339};
+use crate::wire::story::{Forecast, Story};
 
 /// A server that is well answers in milliseconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,15 +65,28 @@ fn print(source: &Source, args: &AdminArgs) -> Result<(), Failure> {
             }
         }
         AdminCommand::Show { service } => {
-            let id = ServiceId::parse(service).ok_or_else(|| Failure {
-                code: 2,
-                message: format!("{service:?} is no service id: expected a UUID (serInstanceId)"),
-            })?;
-            let detail = source.service(id)?;
+            let detail = source.service(parse_id(service)?)?;
             if args.json {
                 print_json(&detail)
             } else {
                 print_service(&detail, source.now_ms()?)
+            }
+        }
+        AdminCommand::Why { service } => {
+            let story = source.story(parse_id(service)?)?;
+            if args.json {
+                print_json(&story)
+            } else {
+                print_text(&story::why(&story))
+            }
+        }
+        AdminCommand::Forecast => {
+            let mut forecasts = source.forecasts()?;
+            forecasts.sort_by_key(|forecast| forecast.evidence.deadline_steady_ms);
+            if args.json {
+                print_json(&forecasts)
+            } else {
+                print_text(&story::forecast(&forecasts, source.now_ms()?))
             }
         }
         AdminCommand::Status => {
@@ -83,6 +98,17 @@ fn print(source: &Source, args: &AdminArgs) -> Result<(), Failure> {
             }
         }
     }
+}
+
+fn parse_id(text: &str) -> Result<ServiceId, Failure> {
+    ServiceId::parse(text).ok_or_else(|| Failure {
+        code: 2,
+        message: format!("{text:?} is no service id: expected a UUID (serInstanceId)"),
+    })
+}
+
+fn no_service(id: ServiceId) -> Failure {
+    Failure::failed(format!("there is no service \"{id}\" here"))
 }
 
 impl Source {
@@ -137,14 +163,48 @@ impl Source {
             Self::Server(server) => server.ask(&format!("/admin/services/{id}")),
             Self::Store(opened) => {
                 let view = opened.boot.view();
-                let entry = view
-                    .service(&id)
-                    .ok_or_else(|| Failure::failed(format!("there is no service \"{id}\" here")))?;
+                let entry = view.service(&id).ok_or_else(|| no_service(id))?;
                 Ok(ServiceDetail::new(
                     known(entry),
                     view.policy.as_ref(),
                     &view.blind_spots,
                 ))
+            }
+        }
+    }
+
+    fn story(&self, id: ServiceId) -> Result<Story, Failure> {
+        match self {
+            Self::Server(server) => server.ask(&format!("/admin/services/{id}/why")),
+            Self::Store(opened) => {
+                let view = opened.boot.view();
+                let events = opened.boot.history(id).map_err(Failure::failed)?;
+                let reading = SystemMachine::new().read();
+                let now = Moment {
+                    steady: opened.boot.resume(&reading).steady,
+                    wall: reading.wall,
+                };
+                Story::new(
+                    now,
+                    view.service(&id).map(known),
+                    view.policy.as_ref(),
+                    &opened.boot.blind_spots_at(&reading),
+                    &events,
+                )
+                .ok_or_else(|| no_service(id))
+            }
+        }
+    }
+
+    fn forecasts(&self) -> Result<Vec<Forecast>, Failure> {
+        match self {
+            Self::Server(server) => server.ask("/admin/forecast"),
+            Self::Store(opened) => {
+                let view = opened.boot.view();
+                let spots = opened.boot.blind_spots_at(&SystemMachine::new().read());
+                let entries = view.page(None, None, usize::MAX);
+                let forecast = |entry| Forecast::new(known(entry), view.policy.as_ref(), &spots);
+                Ok(entries.iter().filter_map(forecast).collect())
             }
         }
     }

@@ -38,7 +38,8 @@ pub(super) fn baseline(address: SocketAddr) -> Result<(), Failure> {
         announce(&format!("mepulse listening on http://{address}"));
         let (stop, stopped) = watch::channel(false);
         let routes = http::baseline_routes(body_limits);
-        let serving = listener::serve(listener, routes, limits, Arc::new(Metrics::new()), stopped);
+        let metrics = Arc::new(Metrics::new());
+        let serving = listener::serve(listener, routes, limits, metrics, || {}, stopped);
         tokio::select! {
             () = serving => {}
             _ = tokio::signal::ctrl_c() => {}

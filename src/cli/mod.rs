@@ -4,6 +4,7 @@ mod admin;
 mod bench;
 mod human;
 mod serve;
+mod story;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -111,6 +112,14 @@ enum AdminCommand {
         /// The service's id (serInstanceId).
         service: String,
     },
+    /// Tell the story of one service: what happened to it, and what each verdict rests on.
+    Why {
+        /// The service's id (serInstanceId); it may be gone.
+        service: String,
+    },
+    /// If nothing beats from now on: who is suspended when, and who gets credit from which outage.
+    /// With the server down: as if it were started now.
+    Forecast,
     /// Show the server and its store.
     Status,
 }

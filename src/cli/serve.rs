@@ -145,6 +145,7 @@ async fn serve(
         () = signals.until_stop(reloader) => false,
         () = registry.failed() => true,
     };
+    registry.stop_watching();
     stop_sender.send_replace(true);
     if failed {
         // The refusals' way out; then the store is left as it is.
@@ -183,6 +184,10 @@ fn listen(
         http::routes(api),
         limits,
         api.metrics.clone(),
+        {
+            let registry = api.registry.clone();
+            move || registry.note_refusal()
+        },
         stopped.clone(),
     );
     let private = listener::serve(
@@ -193,6 +198,7 @@ fn listen(
             ..limits
         },
         api.metrics.clone(),
+        || {},
         stopped,
     );
     let both = tokio::spawn(async move {
@@ -272,6 +278,8 @@ fn terms(config: &Config) -> Terms {
         idle_mark_interval_ms: config.store.idle_mark_interval_ms,
         tick_ms: config.truth.tick_ms,
         stall_ms: config.truth.stall_ms,
+        events_per_service_max: config.history.keep_per_service,
+        events_kept_ms: config.history.keep_days * 24 * 3600 * 1000,
     }
 }
 

@@ -67,6 +67,17 @@ pub struct Monitored {
     pub beats: u64,
 }
 
+impl Monitored {
+    /// The promise of the last heartbeat, while its timer runs.
+    #[must_use]
+    pub fn promise(&self) -> Option<RetryPromise> {
+        match self.phase {
+            Phase::Running(running) => running.promise,
+            Phase::Suspended { .. } | Phase::Inactive => None,
+        }
+    }
+}
+
 /// Where a monitored service stands. Only a running one has a timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -264,6 +275,21 @@ impl Liveness {
                 ..
             }) => Some((running, agreement)),
             Self::Unmonitored(_) | Self::Monitored(_) => None,
+        }
+    }
+
+    /// The interval that the API shows, if one was agreed on.
+    #[must_use]
+    pub fn interval(&self) -> Option<LivenessInterval> {
+        Some(self.monitored()?.agreement.shown())
+    }
+
+    /// Since when it is SUSPENDED, if it is.
+    #[must_use]
+    pub fn suspended_since(&self) -> Option<Steady> {
+        match self.monitored()?.phase {
+            Phase::Suspended { since } => Some(since),
+            Phase::Running(_) | Phase::Inactive => None,
         }
     }
 

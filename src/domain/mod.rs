@@ -2,6 +2,7 @@
 //!
 //! Everything here is a value or a function of values; time comes in as an argument.
 
+pub mod event;
 pub mod id;
 pub mod liveness;
 pub mod policy;
@@ -10,6 +11,7 @@ pub mod silence;
 pub mod time;
 pub mod timeline;
 
+pub use event::{Event, Evidence, Happening};
 pub use id::{AppInstanceId, ServiceId, ServiceKey};
 pub use liveness::{Agreement, Heartbeat, Liveness, Monitored, Phase, ProducerState, ServiceState};
 pub use policy::Policy;

@@ -34,6 +34,15 @@ impl Timer {
     }
 }
 
+/// What one blind spot did to a deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Credit {
+    /// The blind spot.
+    pub spot: BlindSpot,
+    /// The deadline after it.
+    pub deadline: Steady,
+}
+
 /// The deadline of a timer: the service is silent from here on, not earlier.
 ///
 /// `spots` must be sorted by start, as the store keeps them. Time spent blind never counts against
@@ -41,6 +50,18 @@ impl Timer {
 /// must not be able to keep the dead alive.
 #[must_use]
 pub fn deadline(timer: &Timer, spots: &[BlindSpot]) -> Steady {
+    walk(timer, spots, |_| {})
+}
+
+/// The deadline with everything that moved it, in order: the evidence of a verdict.
+#[must_use]
+pub fn judge(timer: &Timer, spots: &[BlindSpot]) -> (Steady, Vec<Credit>) {
+    let mut credits = Vec::new();
+    let deadline = walk(timer, spots, |credit| credits.push(credit));
+    (deadline, credits)
+}
+
+fn walk(timer: &Timer, spots: &[BlindSpot], mut credited: impl FnMut(Credit)) -> Steady {
     let slack_ms = timer.retry_ms + timer.grace_ms;
     let cap_ms = timer
         .interval_ms
@@ -75,7 +96,14 @@ pub fn deadline(timer: &Timer, spots: &[BlindSpot]) -> Steady {
         } else {
             spot.end.min(deadline.plus_ms(cap_ms - watched_ms))
         };
-        deadline = deadline.max(credited_end.plus_ms(slack_ms));
+        let moved = credited_end.plus_ms(slack_ms);
+        if moved > deadline {
+            deadline = moved;
+            credited(Credit {
+                spot: *spot,
+                deadline,
+            });
+        }
     }
     deadline
 }

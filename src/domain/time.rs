@@ -142,7 +142,7 @@ pub struct BlindSpot {
 }
 
 /// Why heartbeats could not be received.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BlindCause {
     /// The process was not running and had not said goodbye: a crash, a kill, a power cut.
     Down,
@@ -151,9 +151,28 @@ pub enum BlindCause {
     /// Beats were refused because too many came. For the cap of the deadline rule this time counts
     /// as watched, so that a flooder cannot keep the dead alive.
     Overload,
+    /// The process did not run: stopped, or its machine paused.
+    Frozen,
+    /// The machine was suspended.
+    Asleep,
+    /// A commit took too long.
+    SlowDisk,
+    /// The event loop did not run, though the process did.
+    Starved,
 }
 
 impl BlindCause {
+    /// All causes, in the order of their stored numbers.
+    pub const ALL: [Self; 7] = [
+        Self::Down,
+        Self::PlannedStop,
+        Self::Overload,
+        Self::Frozen,
+        Self::Asleep,
+        Self::SlowDisk,
+        Self::Starved,
+    ];
+
     /// The name in logs, metrics and the admin's output.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -161,6 +180,10 @@ impl BlindCause {
             Self::Down => "down",
             Self::PlannedStop => "planned-stop",
             Self::Overload => "overload",
+            Self::Frozen => "frozen",
+            Self::Asleep => "asleep",
+            Self::SlowDisk => "slow-disk",
+            Self::Starved => "starved",
         }
     }
 }

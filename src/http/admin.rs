@@ -9,6 +9,7 @@ use super::request::{Request, Segment};
 use super::services::json_array;
 use crate::registry::Entry;
 use crate::wire::report::{Counts, Known, ServiceDetail, ServiceReport, Status};
+use crate::wire::story::{Forecast, Story};
 
 /// A service of the view, as reports want it.
 #[must_use]
@@ -50,14 +51,36 @@ pub(super) async fn service(
     Ok(answer::ok(&detail))
 }
 
+/// The story of one service, also of one that is gone.
+pub(super) async fn why(service: Segment, request: Request, api: Api) -> Result<Answer, Problem> {
+    request.only_get()?;
+    let unknown = || Problem::no_service(service.raw());
+    let id = service.service()?.ok_or_else(unknown)?;
+    let events = api.registry.history(id).await?;
+    let now = api.registry.now();
+    let view = api.registry.view();
+    let (policy, spots) = (view.policy.as_ref(), &view.blind_spots);
+    let story = Story::new(now, view.service(&id).map(known), policy, spots, &events);
+    Ok(answer::ok(&story.ok_or_else(unknown)?))
+}
+
+/// Who expires when if nothing beats from now on.
+pub(super) async fn forecast(request: Request, api: Api) -> Result<Answer, Problem> {
+    request.only_get()?;
+    let (policy, blind_spots) = {
+        let view = api.registry.view();
+        (view.policy, view.blind_spots.clone())
+    };
+    Ok(answer::ok_stream(json_array(api, None, move |_, entry| {
+        let forecast = Forecast::new(known(entry), policy.as_ref(), &blind_spots)?;
+        Some(answer::json(&forecast))
+    })))
+}
+
 /// The server and its store.
 pub(super) async fn status(request: Request, api: Api) -> Result<Answer, Problem> {
     request.only_get()?;
-    let reasons = api
-        .registry
-        .ready()
-        .err()
-        .map(|not_ready| not_ready.reasons);
+    let not_ready = api.registry.condition().not_ready;
     let now = api.registry.now();
     let view = api.registry.view();
     let counts = Counts::new(view.apps_count(), |state| view.count(state));
@@ -67,7 +90,7 @@ pub(super) async fn status(request: Request, api: Api) -> Result<Answer, Problem
         counts,
         &view.blind_spots,
         now,
-        reasons,
+        not_ready,
         undecodable,
     );
     Ok(answer::ok(&status))

@@ -7,7 +7,7 @@ use warp::http::header::{self, HeaderName, HeaderValue};
 use warp::http::{Response, StatusCode};
 use warp::reply::Response as Answer;
 
-use crate::registry::{self, BatchOutcome, NotReady};
+use crate::registry::{self, BatchOutcome};
 use crate::wire::BodyError;
 use crate::wire::liveness::{BatchResult, ServiceLivenessInfo};
 use crate::wire::problem::ProblemDetails;
@@ -111,6 +111,15 @@ impl Problem {
         }
     }
 
+    /// The registry is not ready, for these reasons.
+    pub(super) fn not_ready(reasons: Vec<String>) -> Self {
+        Self {
+            reasons,
+            retry_after_s: Some(RETRY_LATER_S),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "the registry is not ready")
+        }
+    }
+
     /// The full answer. `instance` is the request's path.
     pub(super) fn into_answer(self, instance: &str) -> Answer {
         let body = self.body(instance);
@@ -189,16 +198,6 @@ impl From<registry::Error> for Problem {
 impl From<BodyError> for Problem {
     fn from(error: BodyError) -> Self {
         Self::malformed(error.to_string())
-    }
-}
-
-impl From<NotReady> for Problem {
-    fn from(NotReady { reasons }: NotReady) -> Self {
-        Self {
-            reasons,
-            retry_after_s: Some(RETRY_LATER_S),
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "the registry is not ready")
-        }
     }
 }
 

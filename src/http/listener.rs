@@ -98,13 +98,14 @@ pub fn short_path(dir: &std::fs::File, name: &str) -> std::path::PathBuf {
         .join(name)
 }
 
-/// Serves until `stop` turns true; then stops accepting, finishes what was accepted within the
+/// Serves until `stop` turns true; tells `refused` of every connection that it turns away. Then stops accepting, finishes what was accepted within the
 /// drain timeout, and returns.
 pub async fn serve<L: Accept>(
     listener: L,
     routes: BoxedFilter<(Answer,)>,
     limits: Limits,
     metrics: Arc<Metrics>,
+    refused: impl Fn(),
     mut stop: watch::Receiver<bool>,
 ) {
     let service = TowerToHyperService::new(warp::service(routes));
@@ -123,12 +124,14 @@ pub async fn serve<L: Accept>(
             Err(error) => {
                 log::warn!("accepting a connection failed: {error}; trying again");
                 metrics.connections_refused.inc();
+                refused();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         let Ok(slot) = slots.clone().try_acquire_owned() else {
             metrics.connections_refused.inc();
+            refused();
             if let Ok(permit) = farewells.clone().try_acquire_owned() {
                 let limit = limits.connections_max;
                 connections.spawn(async move {

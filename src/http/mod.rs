@@ -181,6 +181,15 @@ pub fn admin_routes(api: &Api) -> BoxedFilter<(Answer,)> {
             service
         ))
         .unify()
+        .or(route!(
+            path!("admin" / "services" / Segment / "why"),
+            api,
+            admin::why,
+            service
+        ))
+        .unify()
+        .or(route!(path!("admin" / "forecast"), api, admin::forecast))
+        .unify()
         .or(route!(path!("admin" / "status"), api, admin::status))
         .unify()
         .or(nowhere())

@@ -17,11 +17,29 @@ pub(super) async fn healthz(request: Request, _: Api) -> Result<Answer, Problem>
     Ok(answer::ok(&json!({"status": "ok"})))
 }
 
-/// `/readyz`: the store commits and verdicts are on time.
+/// `/readyz`: the store commits and verdicts are on time; and what the truth depends on.
 pub(super) async fn readyz(request: Request, api: Api) -> Result<Answer, Problem> {
     request.only_get()?;
-    api.registry.ready()?;
-    Ok(answer::ok(&json!({"status": "ready"})))
+    let condition = api.registry.condition();
+    if !condition.not_ready.is_empty() {
+        return Err(Problem::not_ready(condition.not_ready));
+    }
+    let now = api.registry.now().steady;
+    let last_blind_spot = condition.last_blind_spot.map(|spot| {
+        json!({
+            "cause": spot.cause.as_str(),
+            "lengthMs": spot.end.ms_since(spot.start),
+            "endedMsAgo": now.ms_since(spot.end),
+        })
+    });
+    Ok(answer::ok(&json!({
+        "status": "ready",
+        "lastCommitMs": condition.last_commit_ms,
+        "pulseAgeMs": condition.pulse_age_ms,
+        "verdictsLateMs": condition.verdicts_late_ms,
+        "queueDepth": api.registry.queue_depth(),
+        "lastBlindSpot": last_blind_spot,
+    })))
 }
 
 /// `/metrics`: OpenMetrics text.

@@ -7,11 +7,14 @@ use std::sync::{Arc, RwLock};
 use super::health::Health;
 use super::queue::Queue;
 use super::view::{Entry, View};
+use super::watch::{self, Watch};
 use super::writer::{self, Writer};
 use super::{Error, Inner, Registry, Running, Terms};
 use crate::clock::{Clock, Machine, Stopwatch};
 use crate::domain::timeline::{self, Resumed};
-use crate::domain::{BlindCause, BlindSpot, Liveness, Mark, Reading, Service, ServiceKey, Steady};
+use crate::domain::{
+    BlindCause, BlindSpot, Event, Liveness, Mark, Reading, Service, ServiceId, ServiceKey, Steady,
+};
 use crate::metrics::Metrics;
 use crate::store::{self, Armed, Row, SkippedRow, Store};
 
@@ -24,6 +27,7 @@ pub struct Boot {
     /// The newest steady value in the store; time may not resume before it.
     newest: Option<Steady>,
     orphans: Vec<Armed>,
+    next_sequence: u64,
 }
 
 impl Boot {
@@ -76,6 +80,7 @@ impl Boot {
             skipped: loaded.skipped,
             newest,
             orphans,
+            next_sequence: loaded.next_sequence,
         })
     }
 
@@ -109,6 +114,24 @@ impl Boot {
                 length_known: false,
             },
         }
+    }
+
+    /// The blind spots as they would be were the server started at this reading: the outage counts.
+    #[must_use]
+    pub fn blind_spots_at(&self, reading: &Reading) -> Vec<BlindSpot> {
+        let mut spots = self.view.blind_spots.clone();
+        if let Some(outage) = self.outage(self.resume(reading)) {
+            watch::add(&mut spots, outage);
+        }
+        spots
+    }
+
+    /// What happened to a service.
+    ///
+    /// # Errors
+    /// When the store itself fails to read.
+    pub fn history(&self, service: ServiceId) -> Result<Vec<Event>, store::Error> {
+        self.store.history(service)
     }
 
     /// Gives the store back, unchanged.
@@ -152,9 +175,8 @@ impl Boot {
         let resumed = self.resume(&reading);
         let clock = Clock::anchored(machine, resumed.steady, &reading);
         let outage = self.outage(resumed);
-        let forgotten = self.forget_blind_spots(outage);
-        self.view.blind_spots.extend(outage);
-        self.view.blind_spots.sort_by_key(|spot| spot.start);
+        let forgotten = self.view.forget_blind_spots();
+        let outage = outage.map(|outage| watch::add(&mut self.view.blind_spots, outage).0);
         let policy = terms.rules.policy;
         self.view.policy = Some(policy);
         metrics
@@ -170,6 +192,7 @@ impl Boot {
             stall_ms: terms.stall_ms,
             metrics: metrics.clone(),
         });
+        let watch = Watch::new(resumed.steady, clock.asleep_ms(), terms.stall_ms);
         let mut writer = Writer {
             store: self.store,
             view: inner.view.clone(),
@@ -179,6 +202,9 @@ impl Boot {
             clock,
             terms,
             last_mark: resumed.steady,
+            watch,
+            stopped_at: None,
+            next_sequence: self.next_sequence,
         };
         let mended = writer.mend_all(late, self.orphans);
         if let Err(error) = mended.and_then(|()| writer.begin(outage, forgotten)) {
@@ -187,24 +213,6 @@ impl Boot {
             return Err(Error::Failed);
         }
         Running::start(Registry(inner), writer)
-    }
-
-    /// Drops the blind spots that ended before every running timer began: they can move no
-    /// deadline. Returns their starts.
-    fn forget_blind_spots(&mut self, outage: Option<BlindSpot>) -> Vec<Steady> {
-        let bases = self.view.services().filter_map(|entry| {
-            let (running, _) = entry.liveness.running()?;
-            Some(running.base)
-        });
-        let oldest = bases.min();
-        let (kept, forgotten) = std::mem::take(&mut self.view.blind_spots)
-            .into_iter()
-            // The row of the same start is about to be overwritten.
-            .filter(|spot| outage.is_none_or(|outage| outage.start != spot.start))
-            .partition(|spot| oldest.is_some_and(|oldest| spot.end >= oldest));
-        self.view.blind_spots = kept;
-        let forgotten: Vec<BlindSpot> = forgotten;
-        forgotten.iter().map(|spot| spot.start).collect()
     }
 }
 

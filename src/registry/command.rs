@@ -9,8 +9,8 @@ use super::view::Entry;
 use super::{Error, Rules};
 use crate::domain::liveness::Beaten;
 use crate::domain::{
-    AppInstanceId, Heartbeat, LivenessInterval, ProducerState, Service, ServiceId, ServiceKey,
-    ServiceState, Steady,
+    AppInstanceId, Event, Heartbeat, LivenessInterval, Moment, ProducerState, Reading, Service,
+    ServiceId, ServiceKey, ServiceState, Steady,
 };
 
 /// Where an answer goes.
@@ -25,12 +25,21 @@ pub(super) enum Item {
     /// received before it is taken before it.
     Pulse {
         at: Steady,
+        /// See [`crate::clock::Machine::asleep_ms`].
+        asleep_ms: u64,
         done: Option<oneshot::Sender<()>>,
     },
     /// The configuration was reloaded.
     Reload(Rules),
     /// Bring the index entries of these timers forward where they are later than their deadlines.
     Mend(VecDeque<ServiceId>),
+    /// Tell what happened to a service.
+    History {
+        service: ServiceId,
+        reply: Reply<Vec<Event>>,
+    },
+    /// From here on beats are refused, because the server stops: nobody is judged any more.
+    StopWatching { at: Moment, reading: Reading },
 }
 
 /// What a client can want.

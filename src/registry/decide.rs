@@ -13,8 +13,8 @@ use super::{Error, Rules};
 use crate::domain::liveness::{BeatRefusal, Beaten};
 use crate::domain::silence::deadline;
 use crate::domain::{
-    AppInstanceId, BlindSpot, Heartbeat, Liveness, Moment, Policy, ProducerState, Service,
-    ServiceId, ServiceKey, ServiceState, Steady,
+    AppInstanceId, BlindSpot, Event, Evidence, Happening, Heartbeat, Liveness, Moment, Policy,
+    ProducerState, Service, ServiceId, ServiceKey, ServiceState, Steady,
 };
 use crate::store::{AppRecord, Armed, Batch, Change};
 
@@ -27,6 +27,7 @@ pub(super) struct Pending<'a> {
     services: HashMap<ServiceId, Option<Entry>>,
     /// Entries of the expiry index that belong to nobody.
     orphans: Vec<Armed>,
+    events: Vec<Event>,
     acks: Vec<Ack>,
     tally: Tally,
 }
@@ -88,6 +89,7 @@ impl<'a> Pending<'a> {
             apps: HashMap::new(),
             services: HashMap::new(),
             orphans: Vec::new(),
+            events: Vec::new(),
             acks: Vec::new(),
             tally: Tally::default(),
         }
@@ -148,6 +150,16 @@ impl<'a> Pending<'a> {
                 .is_some_and(|pending| pending.is_new.is_some())
     }
 
+    /// Notes what happens; the writer gives it its sequence.
+    fn note(&mut self, key: &ServiceKey, what: Happening) {
+        self.events.push(Event {
+            sequence: 0,
+            at: self.now,
+            key: key.clone(),
+            what,
+        });
+    }
+
     /// Takes over a changed entry, with its place in the expiry index.
     fn put(&mut self, mut entry: Entry) {
         entry.armed = index_at(&entry, &self.rules.policy, &self.view.blind_spots);
@@ -183,6 +195,11 @@ impl<'a> Pending<'a> {
             liveness,
             armed: None,
         };
+        let happening = Happening::Registered {
+            state: entry.liveness.state(),
+            interval: entry.liveness.interval(),
+        };
+        self.note(&entry.key, happening);
         self.put(entry.clone());
         self.tally.registered += 1;
         Ok(entry)
@@ -213,17 +230,28 @@ impl<'a> Pending<'a> {
         } else {
             service
         };
+        let from = old.liveness.state();
         let entry = Entry {
             service,
             liveness,
             ..old.clone()
         };
+        if entry != *old {
+            let happening = Happening::Replaced {
+                from,
+                to: liveness.state(),
+                interval: liveness.interval(),
+            };
+            self.note(key, happening);
+        }
         self.put(entry.clone());
         Ok(entry)
     }
 
     fn remove(&mut self, key: &ServiceKey) -> Result<(), Error> {
-        let app = self.entry_of(key)?.key.app.clone();
+        let old = self.entry_of(key)?;
+        let (app, state) = (old.key.app.clone(), old.liveness.state());
+        self.note(key, Happening::Removed { state });
         self.services.insert(key.service, None);
         let pending = self.apps.entry(app).or_default();
         if !pending.added.remove(&key.service) {
@@ -247,10 +275,14 @@ impl<'a> Pending<'a> {
                     interval,
                 },
             })?;
+        let since = old.liveness.suspended_since();
         let entry = Entry {
             liveness: Liveness::Monitored(beaten.liveness),
             ..old.clone()
         };
+        if let Some(since) = since {
+            self.note(key, Happening::Revived { since });
+        }
         self.put(entry);
         self.tally.beats += 1;
         self.tally.revived += u64::from(beaten.revived);
@@ -339,18 +371,30 @@ impl<'a> Pending<'a> {
                 armed: None,
                 ..entry.clone()
             };
-            let deadline = index_at(&unarmed, &self.rules.policy, &self.view.blind_spots);
-            match (deadline, unarmed.liveness.expired(self.now.steady)) {
-                (Some(deadline), Some(liveness)) if deadline <= at => {
-                    self.tally.suspended.push((due.key, deadline));
+            match self.verdict(&unarmed, at) {
+                Some((liveness, evidence)) => {
+                    self.tally.suspended.push((due.key, evidence.deadline));
+                    self.note(&unarmed.key, Happening::Suspended(Box::new(evidence)));
                     self.put(Entry {
                         liveness,
                         ..unarmed
                     });
                 }
-                _ => self.put(unarmed),
+                None => self.put(unarmed),
             }
         }
+    }
+
+    /// The verdict on an entry whose deadline has passed at `at`, with its evidence.
+    fn verdict(&self, entry: &Entry, at: Steady) -> Option<(Liveness, Evidence)> {
+        let Rules { policy, .. } = self.rules;
+        let timer = policy.timer_of(&entry.liveness)?;
+        if deadline(&timer, &self.view.blind_spots) > at {
+            return None;
+        }
+        let evidence =
+            Evidence::collect(timer, entry.liveness.monitored()?, &self.view.blind_spots);
+        Some((entry.liveness.expired(self.now.steady)?, evidence))
     }
 
     /// Brings the index entries of running timers forward where they are later than their deadlines
@@ -372,6 +416,7 @@ impl<'a> Pending<'a> {
     pub(super) fn fold(self) -> Outcome {
         let mut batch = Batch {
             disarm: self.orphans,
+            events: self.events,
             ..Batch::default()
         };
         let apps: Vec<_> = self

@@ -21,6 +21,10 @@ pub(super) struct Pace {
     pub(super) last_pulse: Steady,
     /// When the first entry of the expiry index is due.
     pub(super) next_due: Option<Steady>,
+    /// How long the last commit took, in milliseconds.
+    pub(super) last_commit_ms: u64,
+    /// The first and the last refusal that the writer does not know of.
+    refused: Option<(Steady, Steady)>,
 }
 
 impl Health {
@@ -29,6 +33,8 @@ impl Health {
             pace: Mutex::new(Pace {
                 last_pulse: now,
                 next_due: None,
+                last_commit_ms: 0,
+                refused: None,
             }),
             failure: watch::Sender::new(None),
         }
@@ -48,6 +54,21 @@ impl Health {
 
     pub(super) fn set_next_due(&self, at: Option<Steady>) {
         self.lock().next_due = at;
+    }
+
+    pub(super) fn commit_done(&self, took_ms: u64) {
+        self.lock().last_commit_ms = took_ms;
+    }
+
+    /// A beat was, or may have been, refused.
+    pub(super) fn refused(&self, at: Steady) {
+        let mut pace = self.lock();
+        let (first, last) = pace.refused.unwrap_or((at, at));
+        pace.refused = Some((first.min(at), last.max(at)));
+    }
+
+    pub(super) fn take_refused(&self) -> Option<(Steady, Steady)> {
+        self.lock().refused.take()
     }
 
     pub(super) fn fail(&self, reason: String) {

@@ -11,6 +11,7 @@ mod health;
 mod pulse;
 mod queue;
 mod view;
+mod watch;
 mod writer;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -21,15 +22,15 @@ use tokio::sync::oneshot;
 pub use self::boot::Boot;
 pub use self::command::BatchOutcome;
 use self::command::{Command, Item, Reply};
-use self::health::{Health, Pace};
+use self::health::Health;
 use self::queue::Queue;
 pub use self::view::{App, Entry, View};
 use self::writer::Writer;
 use crate::clock::Clock;
 use crate::domain::liveness::Beaten;
 use crate::domain::{
-    AppInstanceId, Heartbeat, LivenessInterval, Moment, Policy, ProducerState, Service, ServiceId,
-    ServiceKey, ServiceState,
+    AppInstanceId, BlindSpot, Event, Heartbeat, LivenessInterval, Moment, Policy, ProducerState,
+    Service, ServiceId, ServiceKey, ServiceState,
 };
 use crate::metrics::Metrics;
 
@@ -61,8 +62,12 @@ pub struct Terms {
     pub idle_mark_interval_ms: u64,
     /// The pulse's period in milliseconds.
     pub tick_ms: u64,
-    /// The registry is not ready when its pulse is later than this, in milliseconds.
+    /// A longer gap between pulses, or a longer commit, is a blind spot; in milliseconds.
     pub stall_ms: u64,
+    /// So many events are kept of a service.
+    pub events_per_service_max: usize,
+    /// Events are kept for so long, in milliseconds.
+    pub events_kept_ms: u64,
 }
 
 /// Why a use case did not happen. Says what the caller can do, not how HTTP says it.
@@ -116,11 +121,20 @@ pub enum Error {
     Failed,
 }
 
-/// Why the registry is not ready.
+/// What the truth depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotReady {
-    /// One sentence each.
-    pub reasons: Vec<String>,
+pub struct Condition {
+    /// Why the registry is not ready, one sentence each; empty: the store commits, and verdicts are
+    /// on time.
+    pub not_ready: Vec<String>,
+    /// How long the last commit took, in milliseconds.
+    pub last_commit_ms: u64,
+    /// How long ago the last pulse came through, in milliseconds.
+    pub pulse_age_ms: u64,
+    /// By how many milliseconds the earliest verdict is late.
+    pub verdicts_late_ms: u64,
+    /// The last time that nobody watched, as far as it is kept.
+    pub last_blind_spot: Option<BlindSpot>,
 }
 
 /// See the module.
@@ -135,6 +149,16 @@ struct Inner {
     tick_ms: u64,
     stall_ms: u64,
     metrics: Arc<Metrics>,
+}
+
+impl Inner {
+    fn pulse_now(&self, done: Option<oneshot::Sender<()>>) -> Item {
+        Item::Pulse {
+            at: self.clock.now().steady,
+            asleep_ms: self.clock.asleep_ms(),
+            done,
+        }
+    }
 }
 
 /// A started registry: the handle, and the writer's thread to wait for at the end.
@@ -271,10 +295,38 @@ impl Registry {
             if self.0.health.failure().is_some() {
                 return Err(Error::Failed);
             }
-            self.0.metrics.refused.inc();
+            self.note_refusal();
             return Err(error);
         }
         // A writer that gives up drops the reply.
+        answer.await.unwrap_or(Err(Error::Failed))
+    }
+
+    /// A beat was refused, or may have been: a connection was turned away. That time is not charged
+    /// to anybody.
+    pub fn note_refusal(&self) {
+        self.0.metrics.refused.inc();
+        self.0.health.refused(self.now().steady);
+    }
+
+    /// From here on beats are refused, because the server stops: nobody is judged any more, and the
+    /// next start takes it from here.
+    pub fn stop_watching(&self) {
+        let (at, reading) = self.0.clock.read();
+        self.0
+            .queue
+            .push_own(|_| Some(Item::StopWatching { at, reading }));
+    }
+
+    /// What happened to a service, oldest first, as far as it is kept; also of one that is gone.
+    ///
+    /// # Errors
+    /// When the registry is not able now.
+    pub async fn history(&self, service: ServiceId) -> Result<Vec<Event>, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.0
+            .queue
+            .push_own(|_| Some(Item::History { service, reply }));
         answer.await.unwrap_or(Err(Error::Failed))
     }
 
@@ -303,13 +355,9 @@ impl Registry {
     /// Waits until everything that is due now has been judged.
     pub async fn settle(&self) {
         let (done, settled) = oneshot::channel();
-        let at = self.now().steady;
-        self.0.queue.push_own(|_| {
-            Some(Item::Pulse {
-                at,
-                done: Some(done),
-            })
-        });
+        self.0
+            .queue
+            .push_own(|_| Some(self.0.pulse_now(Some(done))));
         // A stopping registry judges nobody.
         let _ = settled.await;
     }
@@ -324,11 +372,9 @@ impl Registry {
         self.0.health.until_failed().await;
     }
 
-    /// Whether the store commits and verdicts are on time.
-    ///
-    /// # Errors
-    /// [`NotReady`] with a sentence for every reason.
-    pub fn ready(&self) -> Result<(), NotReady> {
+    /// What the truth depends on, now.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
         let Inner {
             health,
             clock,
@@ -336,28 +382,24 @@ impl Registry {
             ..
         } = &*self.0;
         let now = clock.now().steady;
-        let mut reasons = Vec::new();
-        if let Some(failure) = health.failure() {
-            reasons.push(failure);
-        }
-        let Pace {
-            last_pulse,
-            next_due,
-        } = health.pace();
-        let silent_ms = now.ms_since(last_pulse);
+        let pace = health.pace();
+        let silent_ms = now.ms_since(pace.last_pulse);
+        let late_ms = pace.next_due.map_or(0, |due| now.ms_since(due));
+        let mut not_ready: Vec<String> = health.failure().into_iter().collect();
         if silent_ms > *stall_ms {
-            reasons.push(format!(
+            not_ready.push(format!(
                 "the writer has not come through for {silent_ms} ms"
             ));
         }
-        let overdue_ms = next_due.map_or(0, |due| now.ms_since(due));
-        if overdue_ms > *stall_ms {
-            reasons.push(format!("verdicts are {overdue_ms} ms late"));
+        if late_ms > *stall_ms {
+            not_ready.push(format!("verdicts are {late_ms} ms late"));
         }
-        if reasons.is_empty() {
-            Ok(())
-        } else {
-            Err(NotReady { reasons })
+        Condition {
+            not_ready,
+            last_commit_ms: pace.last_commit_ms,
+            pulse_age_ms: silent_ms,
+            verdicts_late_ms: late_ms,
+            last_blind_spot: self.view().blind_spots.last().copied(),
         }
     }
 }

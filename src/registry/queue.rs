@@ -100,18 +100,25 @@ impl Queue {
         self.ready.notify_all();
     }
 
-    /// Waits for the next batch and moves it into `batch`. `false`: closed and empty.
-    pub(super) fn take(&self, terms: &Terms, batch: &mut Vec<Item>) -> bool {
+    /// Waits for the next batch and moves it into `batch`, but not longer than `wait_max`: then the
+    /// batch is empty. `false`: closed and empty.
+    pub(super) fn take(&self, terms: &Terms, wait_max: Duration, batch: &mut Vec<Item>) -> bool {
         let mut inner = self.lock();
-        while inner.items.is_empty() {
+        if inner.items.is_empty() {
             if inner.closed {
                 return false;
             }
             inner.wake_at = 1;
+            let empty = |inner: &mut Inner| inner.items.is_empty() && !inner.closed;
             inner = self
                 .ready
-                .wait(inner)
-                .unwrap_or_else(PoisonError::into_inner);
+                .wait_timeout_while(inner, wait_max, empty)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+            if inner.items.is_empty() {
+                inner.wake_at = 0;
+                return !inner.closed;
+            }
         }
         let lonely = |inner: &mut Inner| {
             !inner.closed && inner.own == 0 && inner.items.len() < terms.linger_commands
@@ -133,7 +140,11 @@ impl Queue {
             };
             match &item {
                 Item::Client(command) => weight += command.weight(&terms.rules),
-                Item::Pulse { .. } | Item::Reload(_) | Item::Mend(_) => {
+                Item::Pulse { .. }
+                | Item::Reload(_)
+                | Item::Mend(_)
+                | Item::History { .. }
+                | Item::StopWatching { .. } => {
                     inner.own -= 1;
                     weight += 1;
                 }

@@ -111,6 +111,25 @@ impl View {
         self.by_state[state as usize]
     }
 
+    /// Drops the blind spots that ended before every running timer began: they can move no
+    /// deadline. Returns their starts.
+    pub(super) fn forget_blind_spots(&mut self) -> Vec<Steady> {
+        let bases = self.services().filter_map(|entry| {
+            let (running, _) = entry.liveness.running()?;
+            Some(running.base)
+        });
+        let oldest = bases.min();
+        let mut forgotten = Vec::new();
+        self.blind_spots.retain(|spot| {
+            let keep = oldest.is_some_and(|oldest| spot.end >= oldest);
+            if !keep {
+                forgotten.push(spot.start);
+            }
+            keep
+        });
+        forgotten
+    }
+
     /// Adds an application that is not known yet.
     pub(super) fn add_app(&mut self, app: AppInstanceId, record: AppRecord) {
         self.apps.entry(app).or_insert_with(|| App {

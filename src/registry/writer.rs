@@ -4,21 +4,33 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use super::command::{Ack, Item};
 use super::decide::{self, Outcome, Pending, Tally};
 use super::health::Health;
 use super::queue::Queue;
 use super::view::View;
+use super::watch::{self, Watch};
 use super::{Error, Rules, Terms};
 use crate::clock::{Clock, Stopwatch};
-use crate::domain::{BlindSpot, Mark, Moment, Policy, Reading, ServiceId, Steady};
+use crate::domain::{BlindSpot, Mark, Moment, Policy, Reading, ServiceId, Steady, Wall};
 use crate::metrics::Metrics;
 use crate::store::{self, Armed, Batch, Store};
 
 /// Due entries judged per pulse, and index entries mended per commit: bounds what a mass expiry
 /// costs the beats that wait behind it.
 const JUDGED_MAX: usize = 1024;
+
+/// So few blind spots are not worth looking at every service to drop some.
+const BLIND_SPOTS_FEW: usize = 16;
+
+/// Blind spots for the next commit.
+#[derive(Default)]
+struct Learnt {
+    seen: Vec<BlindSpot>,
+    forgotten: Vec<Steady>,
+}
 
 pub(super) struct Writer {
     pub(super) store: Box<dyn Store>,
@@ -29,6 +41,11 @@ pub(super) struct Writer {
     pub(super) clock: Clock,
     pub(super) terms: Terms,
     pub(super) last_mark: Steady,
+    pub(super) watch: Watch,
+    /// When the server stopped to take in beats.
+    pub(super) stopped_at: Option<(Moment, Reading)>,
+    /// The sequence that the next event gets.
+    pub(super) next_sequence: u64,
 }
 
 impl Writer {
@@ -49,10 +66,12 @@ impl Writer {
 
     fn run(&mut self) -> Result<(), store::Error> {
         let mut items = Vec::new();
-        while self.queue.take(&self.terms, &mut items) {
-            self.process(items.drain(..))?;
+        // Without pulses it wakes by itself: so it knows that it could have run.
+        let rest_max = Duration::from_millis(self.terms.stall_ms / 4 + self.terms.tick_ms);
+        while self.queue.take(&self.terms, rest_max, &mut items) {
+            self.process(&mut items)?;
         }
-        let (now, reading) = self.clock.read();
+        let (now, reading) = self.stopped_at.unwrap_or_else(|| self.clock.read());
         self.store.commit(&Batch {
             mark: Some(mark(now, reading, true)),
             ..Batch::default()
@@ -68,15 +87,17 @@ impl Writer {
         self.queue.close();
         self.store.abandon();
         let mut rest = Vec::new();
-        while self.queue.take(&self.terms, &mut rest) {
+        while self.queue.take(&self.terms, Duration::ZERO, &mut rest) {
             rest.clear();
         }
         Error::Failed
     }
 
     /// One batch, from what stood in the queue to the answers.
-    fn process(&mut self, items: impl Iterator<Item = Item>) -> Result<(), store::Error> {
+    fn process(&mut self, items: &mut Vec<Item>) -> Result<(), store::Error> {
         let (now, reading) = self.clock.read();
+        self.look(items, now.steady);
+        let blind_spots = self.learn();
         let mut pulsed = false;
         let mut settled = Vec::new();
         let mut reload = None;
@@ -84,16 +105,22 @@ impl Writer {
         let mut outcome = {
             let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
             let mut pending = Pending::new(&view, &self.terms.rules, now);
-            for item in items {
+            for item in items.drain(..) {
                 match item {
                     Item::Client(command) => pending.decide(command),
-                    Item::Pulse { at, done } => {
-                        pending.judge(self.store.due(at, JUDGED_MAX)?, at);
+                    Item::Pulse { at, done, .. } => {
+                        if self.stopped_at.is_none() {
+                            pending.judge(self.store.due(at, JUDGED_MAX)?, at);
+                        }
                         pulsed = true;
                         settled.extend(done);
                     }
                     Item::Reload(rules) => reload = Some(rules),
                     Item::Mend(late) => mend.extend(late),
+                    Item::History { service, reply } => {
+                        drop(reply.send(Ok(self.store.history(service)?)));
+                    }
+                    Item::StopWatching { at, reading } => self.stopped_at = Some((at, reading)),
                 }
             }
             pending.mend(&mut mend, JUDGED_MAX);
@@ -102,6 +129,8 @@ impl Writer {
         if !mend.is_empty() {
             self.queue.push_own(|_| Some(Item::Mend(mend)));
         }
+        outcome.batch.blind_spots = blind_spots.seen;
+        outcome.batch.forget_blind_spots = blind_spots.forgotten;
         outcome.batch.policy = reload.map(|rules| rules.policy);
         self.add_mark(&mut outcome.batch, now, reading);
         let acks = self.commit(outcome)?;
@@ -119,16 +148,65 @@ impl Writer {
         Ok(())
     }
 
+    /// Looks at what was taken from the queue for signs that we were blind.
+    fn look(&mut self, items: &[Item], now: Steady) {
+        self.watch.run(now);
+        for item in items {
+            if let Item::Pulse { at, asleep_ms, .. } = item {
+                self.watch.pulse(*at, *asleep_ms);
+            }
+        }
+        if let Some((first, last)) = self.health.take_refused() {
+            self.watch.refused(first, last);
+        }
+    }
+
+    /// Takes new blind spots into the view, before anybody is judged. The view may be ahead of the
+    /// disk here: a blind spot only ever gives credit, and the commit that follows has it.
+    fn learn(&mut self) -> Learnt {
+        let found = self.watch.take();
+        if found.is_empty() {
+            return Learnt::default();
+        }
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        let mut learnt = Learnt::default();
+        let known = view.blind_spots.len();
+        for spot in found {
+            let (spot, longer_ms) = watch::add(&mut view.blind_spots, spot);
+            self.metrics.blind(spot.cause, longer_ms);
+            if view.blind_spots.len() > known {
+                log::warn!(
+                    "blind for {} ms, cause {}: nobody is charged for it",
+                    spot.end.ms_since(spot.start),
+                    spot.cause.as_str()
+                );
+            }
+            learnt.seen.push(spot);
+        }
+        if view.blind_spots.len() > known && view.blind_spots.len() >= BLIND_SPOTS_FEW {
+            learnt.forgotten = view.forget_blind_spots();
+            let forgotten = &learnt.forgotten;
+            learnt.seen.retain(|spot| !forgotten.contains(&spot.start));
+        }
+        learnt
+    }
+
     /// Commits and installs; the answers may go out when this returns.
-    fn commit(&mut self, outcome: Outcome) -> Result<Vec<Ack>, store::Error> {
+    fn commit(&mut self, mut outcome: Outcome) -> Result<Vec<Ack>, store::Error> {
         if outcome.batch.is_empty() {
             // Nothing to write: only refusals and empty pulses.
             return Ok(outcome.acks);
         }
         let changes_index = !outcome.batch.arm.is_empty() || !outcome.batch.disarm.is_empty();
+        self.date_events(&mut outcome.batch);
+        let syncs = self.store.syncs();
         let stopwatch = Stopwatch::start();
+        let start = self.clock.now().steady;
         self.store.commit(&outcome.batch)?;
+        self.watch.commit(start, self.clock.now().steady);
+        self.health.commit_done(stopwatch.elapsed_ms());
         self.metrics.commits.inc();
+        self.metrics.syncs.inc_by(self.store.syncs() - syncs);
         self.metrics
             .commit_seconds
             .observe(stopwatch.elapsed().as_secs_f64());
@@ -141,6 +219,19 @@ impl Writer {
             self.health.set_next_due(self.store.next_due()?);
         }
         Ok(acks)
+    }
+
+    /// Gives events their sequence, and says what may be forgotten.
+    fn date_events(&mut self, batch: &mut Batch) {
+        for event in &mut batch.events {
+            event.sequence = self.next_sequence;
+            self.next_sequence += 1;
+        }
+        batch.events_per_service_max = self.terms.events_per_service_max;
+        batch.forget_events_before = batch.mark.map(|mark| {
+            let kept_ns = self.terms.events_kept_ms.saturating_mul(1_000_000);
+            Wall::from_ns(mark.reading.wall.as_ns().saturating_sub(kept_ns))
+        });
     }
 
     /// Mends the index before anything else happens: at start, in bounded commits.
@@ -221,7 +312,8 @@ impl Writer {
             self.terms.mark_interval_ms
         };
         if age_ms >= due_ms {
-            batch.mark = Some(mark(now, reading, false));
+            let (at, reading) = self.stopped_at.unwrap_or((now, reading));
+            batch.mark = Some(mark(at, reading, false));
             self.last_mark = now.steady;
         }
     }

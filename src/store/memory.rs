@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::{AppRecord, Armed, Batch, Error, Loaded, Row, Store};
+use super::{AppRecord, Armed, Batch, Error, FORGOTTEN_MAX, Loaded, Row, Store};
 use crate::domain::{
-    AppInstanceId, BlindSpot, Liveness, Mark, Policy, Service, ServiceKey, Steady,
+    AppInstanceId, BlindSpot, Event, Liveness, Mark, Policy, Service, ServiceId, ServiceKey, Steady,
 };
 
 /// See the module.
@@ -29,6 +29,7 @@ struct State {
     blind_spots: BTreeMap<Steady, BlindSpot>,
     mark: Option<Mark>,
     policy: Option<Policy>,
+    events: BTreeMap<u64, Event>,
     commits: u64,
     fail: bool,
     hold: bool,
@@ -126,6 +127,10 @@ impl Store for MemoryStore {
             policy: state.policy,
             blind_spots: state.blind_spots.values().copied().collect(),
             skipped: Vec::new(),
+            next_sequence: state
+                .events
+                .last_key_value()
+                .map_or(0, |(last, _)| last + 1),
         })
     }
 
@@ -169,6 +174,24 @@ impl Store for MemoryStore {
             .extend(batch.blind_spots.iter().map(|spot| (spot.start, *spot)));
         state.mark = batch.mark.or(state.mark);
         state.policy = batch.policy.or(state.policy);
+        for event in &batch.events {
+            state.events.insert(event.sequence, event.clone());
+            let of_service = |other: &&Event| other.key.service == event.key.service;
+            let kept = state.events.values().filter(of_service);
+            let sequences: Vec<u64> = kept.map(|event| event.sequence).collect();
+            let surplus = sequences.len().saturating_sub(batch.events_per_service_max);
+            for sequence in &sequences[..surplus] {
+                state.events.remove(sequence);
+            }
+        }
+        if let Some(before) = batch.forget_events_before {
+            let last = state.events.last_key_value().map(|(last, _)| *last);
+            let old = state.events.values().take_while(|e| e.at.wall < before);
+            let old: Vec<u64> = old.take(FORGOTTEN_MAX).map(|e| e.sequence).collect();
+            for sequence in old.into_iter().filter(|old| Some(*old) != last) {
+                state.events.remove(&sequence);
+            }
+        }
         Ok(())
     }
 
@@ -185,6 +208,19 @@ impl Store for MemoryStore {
 
     fn next_due(&self) -> Result<Option<Steady>, Error> {
         Ok(self.state().expiry.first().map(|armed| armed.at))
+    }
+
+    fn history(&self, service: ServiceId) -> Result<Vec<Event>, Error> {
+        let state = self.state();
+        let events = state.events.values();
+        Ok(events
+            .filter(|event| event.key.service == service)
+            .cloned()
+            .collect())
+    }
+
+    fn syncs(&self) -> u64 {
+        self.state().commits
     }
 
     fn close(self: Box<Self>) -> Result<(), Error> {

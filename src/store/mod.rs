@@ -20,7 +20,8 @@ use std::sync::Arc;
 pub use self::error::{Error, OpenError};
 pub use self::sled::{OpenMode, OpenOptions, SledStore};
 use crate::domain::{
-    AppInstanceId, BlindSpot, Liveness, Mark, Policy, Service, ServiceKey, Steady, Wall,
+    AppInstanceId, BlindSpot, Event, Liveness, Mark, Policy, Service, ServiceId, ServiceKey,
+    Steady, Wall,
 };
 
 /// What an acknowledgement survives.
@@ -71,6 +72,15 @@ pub trait Store: Send {
     /// When the engine itself fails to read.
     fn next_due(&self) -> Result<Option<Steady>, Error>;
 
+    /// What happened to a service, oldest first, as far as it is kept; also of one that is gone.
+    ///
+    /// # Errors
+    /// When the engine itself fails to read.
+    fn history(&self, service: ServiceId) -> Result<Vec<Event>, Error>;
+
+    /// How many times the disk was synced for a commit.
+    fn syncs(&self) -> u64;
+
     /// Orderly end: everything is on the disk and sealed when it returns.
     ///
     /// # Errors
@@ -81,6 +91,9 @@ pub trait Store: Send {
     /// the disk now is for the next start to judge.
     fn abandon(self: Box<Self>);
 }
+
+/// Events that one commit forgets for their age at the most.
+const FORGOTTEN_MAX: usize = 1024;
 
 /// One entry of the expiry index. It may be early, never late; a running timer has exactly one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,6 +136,8 @@ pub struct Loaded {
     pub blind_spots: Vec<BlindSpot>,
     /// Rows that were skipped because they cannot be decoded.
     pub skipped: Vec<SkippedRow>,
+    /// The sequence that the next event gets.
+    pub next_sequence: u64,
 }
 
 /// A row that cannot be decoded.
@@ -168,6 +183,13 @@ pub struct Batch {
     pub mark: Option<Mark>,
     /// The policy in force.
     pub policy: Option<Policy>,
+    /// What happened.
+    pub events: Vec<Event>,
+    /// Older events of the same services go, so that each keeps at most so many.
+    pub events_per_service_max: usize,
+    /// Events before this go, in bounded parts; the newest of all stays in any case, because it
+    /// holds the sequence.
+    pub forget_events_before: Option<Wall>,
 }
 
 impl Batch {
@@ -184,6 +206,9 @@ impl Batch {
             forget_blind_spots,
             mark,
             policy,
+            events,
+            events_per_service_max: _,
+            forget_events_before,
         } = self;
         apps.is_empty()
             && services.is_empty()
@@ -194,5 +219,7 @@ impl Batch {
             && forget_blind_spots.is_empty()
             && mark.is_none()
             && policy.is_none()
+            && events.is_empty()
+            && forget_events_before.is_none()
     }
 }

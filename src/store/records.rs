@@ -311,12 +311,21 @@ struct BlindSpotV1 {
     length_known: bool,
 }
 
+/// The place in [`BlindCause::ALL`]: append only.
+fn cause_number(cause: BlindCause) -> u8 {
+    let place = BlindCause::ALL.iter().position(|known| *known == cause);
+    place
+        .and_then(|place| u8::try_from(place).ok())
+        .unwrap_or(u8::MAX)
+}
+
+fn cause_of(number: u8) -> Result<BlindCause, DecodeError> {
+    let cause = BlindCause::ALL.get(usize::from(number)).copied();
+    cause.ok_or_else(|| unknown("cause", number))
+}
+
 pub(super) fn encode_blind_spot(spot: &BlindSpot) -> Vec<u8> {
-    let cause = match spot.cause {
-        BlindCause::Down => 0,
-        BlindCause::PlannedStop => 1,
-        BlindCause::Overload => 2,
-    };
+    let cause = cause_number(spot.cause);
     let (end_ms, length_known) = (spot.end.as_ms(), spot.length_known);
     codec::encode(
         1,
@@ -334,12 +343,7 @@ pub(super) fn decode_blind_spot(start: Steady, bytes: &[u8]) -> Result<BlindSpot
         cause,
         length_known,
     } = codec::decode_v1(bytes)?;
-    let cause = match cause {
-        0 => BlindCause::Down,
-        1 => BlindCause::PlannedStop,
-        2 => BlindCause::Overload,
-        cause => return Err(unknown("cause", cause)),
-    };
+    let cause = cause_of(cause)?;
     Ok(BlindSpot {
         start,
         end: Steady::from_ms(end_ms),
@@ -467,5 +471,8 @@ pub(super) fn decode_policy(bytes: &[u8]) -> Result<Policy, DecodeError> {
     })
 }
 
+mod event;
 #[cfg(test)]
 mod tests;
+
+pub(super) use self::event::{decode_event, encode_event};

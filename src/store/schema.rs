@@ -10,6 +10,8 @@
 //! | `liveness` | [`CENSUS_KEY`] | commit sequence, fingerprint of all rows | 1 |
 //! | `expiry` | steady deadline u64 · app · service | empty | 1 |
 //! | `blind_spots` | start steady u64 | end, cause, length known? | 1 |
+//! | `events` | sequence u64 | one transition with its evidence | 1 |
+//! | `history` | service · sequence u64 | empty: the events of one service | 1 |
 //!
 //! `app` is `[length u8][bytes]`, `service` the 16 bytes of the UUID.
 
@@ -30,8 +32,21 @@ pub mod tree {
     pub const EXPIRY: &str = "expiry";
     /// When we did not watch.
     pub const BLIND_SPOTS: &str = "blind_spots";
+    /// What happened, in order.
+    pub const EVENTS: &str = "events";
+    /// The events of each service.
+    pub const HISTORY: &str = "history";
     /// All of them.
-    pub const ALL: [&str; 6] = [META, APPS, SERVICES, LIVENESS, EXPIRY, BLIND_SPOTS];
+    pub const ALL: [&str; 8] = [
+        META,
+        APPS,
+        SERVICES,
+        LIVENESS,
+        EXPIRY,
+        BLIND_SPOTS,
+        EVENTS,
+        HISTORY,
+    ];
 }
 
 /// Keys of the `meta` tree.
@@ -93,6 +108,34 @@ pub fn expiry_key(at: Steady, key: &ServiceKey) -> Vec<u8> {
 #[must_use]
 pub fn steady_key(at: Steady) -> [u8; 8] {
     at.as_ms().to_be_bytes()
+}
+
+/// `service · sequence`: without the application, so that the history of a service that is gone is
+/// found by its id alone.
+#[must_use]
+pub fn history_key(service: ServiceId, sequence: u64) -> [u8; 24] {
+    let mut key = [0; 24];
+    key[..16].copy_from_slice(service.as_bytes());
+    key[16..].copy_from_slice(&sequence.to_be_bytes());
+    key
+}
+
+/// Reads the sequence of a [`history_key`].
+///
+/// # Errors
+/// When the bytes are no such key.
+pub fn parse_history_key(bytes: &[u8]) -> Result<u64, DecodeError> {
+    let key: [u8; 24] = bytes.try_into().map_err(|_| DecodeError::Key)?;
+    parse_sequence_key(&key[16..])
+}
+
+/// Reads the key of an event: its sequence, big-endian.
+///
+/// # Errors
+/// When the bytes are no such key.
+pub fn parse_sequence_key(bytes: &[u8]) -> Result<u64, DecodeError> {
+    let key = bytes.try_into().map_err(|_| DecodeError::Key)?;
+    Ok(u64::from_be_bytes(key))
 }
 
 /// Reads [`app_key`].
@@ -235,6 +278,8 @@ mod tests {
             let _ = parse_service_part_key(&bytes);
             let _ = parse_expiry_key(&bytes);
             let _ = parse_steady_key(&bytes);
+            let _ = parse_history_key(&bytes);
+            let _ = parse_sequence_key(&bytes);
         }
     }
 }

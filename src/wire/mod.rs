@@ -7,6 +7,7 @@ pub mod member;
 pub mod problem;
 pub mod report;
 pub mod service;
+pub mod story;
 
 pub use links::Links;
 pub use member::BodyError;

@@ -9,7 +9,7 @@ use super::links::Links;
 use super::service::ServiceInfo;
 use crate::domain::silence::deadline;
 use crate::domain::{
-    BlindSpot, Liveness, Moment, Phase, Policy, Service, ServiceKey, ServiceState, Wall,
+    BlindSpot, Liveness, Moment, Policy, Service, ServiceKey, ServiceState, Steady, Wall,
 };
 
 /// A service as the registry knows it.
@@ -94,10 +94,7 @@ impl ServiceReport {
         let monitored = liveness.monitored();
         let timer = policy.and_then(|policy| policy.timer_of(liveness));
         let deadline_steady_ms = timer.map(|timer| deadline(&timer, blind_spots).as_ms());
-        let suspended_steady_ms = monitored.and_then(|monitored| match monitored.phase {
-            Phase::Suspended { since } => Some(since.as_ms()),
-            Phase::Running(_) | Phase::Inactive => None,
-        });
+        let suspended_steady_ms = liveness.suspended_since().map(Steady::as_ms);
         Self {
             app_instance_id: key.app.to_string(),
             ser_instance_id: key.service.to_string(),
@@ -228,7 +225,7 @@ impl Status {
         counts: Counts,
         blind_spots: &[BlindSpot],
         now: Moment,
-        not_ready: Option<Vec<String>>,
+        not_ready: Vec<String>,
         undecodable_rows: u64,
     ) -> Self {
         let steady_ms = now.steady.as_ms();
@@ -240,7 +237,7 @@ impl Status {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 uptime_ms: steady_ms.saturating_sub(about.started_steady_ms),
                 durability: about.durability.to_owned(),
-                not_ready: not_ready.unwrap_or_default(),
+                not_ready,
             }),
             data_dir: about.data_dir.clone(),
             store_id: about.store_id.clone(),

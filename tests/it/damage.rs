@@ -56,7 +56,7 @@ fn damage(log: &mut Vec<u8>, random: &mut Random) -> String {
         }
         _ => {
             let count = some(random, 50_000);
-            log[at..at + count - 1].fill_with(|| random.below(256) as u8);
+            log[at..at + count - 1].fill_with(|| random.next().to_le_bytes()[0]);
             format!("{count} bytes garbled at {at} of {length}")
         }
     }

@@ -9,6 +9,7 @@ mod census;
 mod open;
 mod preflight;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -22,8 +23,11 @@ use super::codec::DecodeError;
 use super::data_dir::{DataDir, Seal, StoreFile, Witness};
 use super::records::Census;
 use super::schema::{self, meta, tree};
-use super::{Armed, Batch, Durability, Error, Loaded, OpenError, Row, SkippedRow, Store, records};
-use crate::domain::{BootId, Mark, Service, ServiceKey, Steady};
+use super::{
+    Armed, Batch, Durability, Error, FORGOTTEN_MAX, Loaded, OpenError, Row, SkippedRow, Store,
+    records,
+};
+use crate::domain::{BootId, Event, Mark, Service, ServiceId, ServiceKey, Steady};
 
 /// The floor in `STORE` is refreshed at most this often: that costs two syncs. `WITNESS` is more
 /// exact, and free.
@@ -38,6 +42,7 @@ pub struct SledStore {
     data_dir: DataDir,
     store_file: StoreFile,
     census: Census,
+    syncs: u64,
     witness: File,
     boot_id: BootId,
     floor_written_at: Option<Steady>,
@@ -50,6 +55,8 @@ struct Trees {
     liveness: sled::Tree,
     expiry: sled::Tree,
     blind_spots: sled::Tree,
+    events: sled::Tree,
+    history: sled::Tree,
 }
 
 impl Trees {
@@ -61,6 +68,8 @@ impl Trees {
             liveness: db.open_tree(tree::LIVENESS)?,
             expiry: db.open_tree(tree::EXPIRY)?,
             blind_spots: db.open_tree(tree::BLIND_SPOTS)?,
+            events: db.open_tree(tree::EVENTS)?,
+            history: db.open_tree(tree::HISTORY)?,
         })
     }
 }
@@ -93,7 +102,11 @@ impl SledStore {
     }
 
     /// The batches of each touched tree.
-    fn write_set(&self, batch: &Batch, census: &mut Census) -> Vec<(&sled::Tree, sled::Batch)> {
+    fn write_set(
+        &self,
+        batch: &Batch,
+        census: &mut Census,
+    ) -> Result<Vec<(&sled::Tree, sled::Batch)>, Error> {
         let mut sum = Fingerprint(census.fingerprint.unwrap_or(0));
         let mut apps = sled::Batch::default();
         for (app, record) in &batch.apps {
@@ -156,6 +169,20 @@ impl SledStore {
                 records::encode_blind_spot(spot),
             );
         }
+        let forgotten = self.forgotten_events(batch)?;
+        let mut events = sled::Batch::default();
+        let mut history = sled::Batch::default();
+        for event in &batch.events {
+            let key = schema::history_key(event.key.service, event.sequence);
+            events.insert(&event.sequence.to_be_bytes(), records::encode_event(event));
+            history.insert(&key, &[]);
+        }
+        for (service, sequence) in &forgotten {
+            events.remove(&sequence.to_be_bytes());
+            if let Some(service) = service {
+                history.remove(&schema::history_key(*service, *sequence));
+            }
+        }
         let mut meta = sled::Batch::default();
         if let Some(mark) = &batch.mark {
             meta.insert(meta::MARK, records::encode_mark(mark));
@@ -164,7 +191,7 @@ impl SledStore {
             meta.insert(meta::POLICY, records::encode_policy(policy));
         }
         let trees = &self.trees;
-        [
+        Ok([
             (
                 &trees.meta,
                 meta,
@@ -183,11 +210,58 @@ impl SledStore {
                 blind_spots,
                 !batch.blind_spots.is_empty() || !batch.forget_blind_spots.is_empty(),
             ),
+            (
+                &trees.events,
+                events,
+                !batch.events.is_empty() || !forgotten.is_empty(),
+            ),
+            (
+                &trees.history,
+                history,
+                !batch.events.is_empty() || !forgotten.is_empty(),
+            ),
         ]
         .into_iter()
         .filter(|(_, _, touched)| *touched)
         .map(|(tree, batch, _)| (tree, batch))
-        .collect()
+        .collect())
+    }
+
+    /// The events that this commit forgets: the surplus of each service that something happens to,
+    /// and what is too old. The service is `None` where the event cannot be read.
+    fn forgotten_events(&self, batch: &Batch) -> Result<Vec<(Option<ServiceId>, u64)>, Error> {
+        let mut forgotten = Vec::new();
+        let mut added: HashMap<ServiceId, usize> = HashMap::new();
+        for event in &batch.events {
+            *added.entry(event.key.service).or_default() += 1;
+        }
+        for (service, added) in added {
+            let rows = self.trees.history.scan_prefix(service.as_bytes()).keys();
+            let kept: Vec<_> = rows.collect::<Result<_, _>>()?;
+            let surplus = (kept.len() + added).saturating_sub(batch.events_per_service_max);
+            let sequences = kept.iter().take(surplus);
+            forgotten.extend(
+                sequences
+                    .filter_map(|key| schema::parse_history_key(key).ok())
+                    .map(|sequence| (Some(service), sequence)),
+            );
+        }
+        if let Some(before) = batch.forget_events_before {
+            let last = self.trees.events.last()?.map(|(key, _)| key);
+            for row in self.trees.events.iter().take(FORGOTTEN_MAX) {
+                let (key, value) = row?;
+                let Ok(sequence) = schema::parse_sequence_key(&key) else {
+                    continue;
+                };
+                match records::decode_event(sequence, &value) {
+                    _ if last.as_ref() == Some(&key) => break,
+                    Ok(event) if event.at.wall >= before => break,
+                    Ok(event) => forgotten.push((Some(event.key.service), sequence)),
+                    Err(_) => forgotten.push((None, sequence)),
+                }
+            }
+        }
+        Ok(forgotten)
     }
 
     /// One transaction, one flush, one sync.
@@ -196,7 +270,7 @@ impl SledStore {
             commit_seq: self.census.commit_seq + 1,
             ..self.census
         };
-        let mut writes = self.write_set(batch, &mut census);
+        let mut writes = self.write_set(batch, &mut census)?;
         if writes.len() == 1
             && let Some((tree, batch)) = writes.pop()
         {
@@ -220,6 +294,7 @@ impl SledStore {
         self.db.flush()?;
         if self.durability == Durability::PowerLoss {
             self.sync_log()?;
+            self.syncs += 1;
         }
         self.census = census;
         self.testify();
@@ -336,6 +411,12 @@ impl Store for SledStore {
                 Err(error) => loaded.skip(tree::BLIND_SPOTS, &key, &error),
             }
         }
+        for key in trees.events.iter().keys().rev() {
+            if let Ok(sequence) = schema::parse_sequence_key(&key?) {
+                loaded.next_sequence = sequence + 1;
+                break;
+            }
+        }
         Ok(loaded)
     }
 
@@ -366,6 +447,28 @@ impl Store for SledStore {
             }
         }
         Ok(None)
+    }
+
+    fn history(&self, service: ServiceId) -> Result<Vec<Event>, Error> {
+        let mut events = Vec::new();
+        for key in self.trees.history.scan_prefix(service.as_bytes()).keys() {
+            let Ok(sequence) = schema::parse_history_key(&key?) else {
+                continue;
+            };
+            let row = self.trees.events.get(sequence.to_be_bytes())?;
+            match row.map(|row| records::decode_event(sequence, &row)) {
+                Some(Ok(event)) => events.push(event),
+                Some(Err(error)) => {
+                    log::error!("skipped event {sequence} of service {service}: {error}");
+                }
+                None => log::error!("event {sequence} of service {service} is missing"),
+            }
+        }
+        Ok(events)
+    }
+
+    fn syncs(&self) -> u64 {
+        self.syncs
     }
 
     fn close(self: Box<Self>) -> Result<(), Error> {

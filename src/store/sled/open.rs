@@ -117,6 +117,7 @@ pub(super) fn open(options: &OpenOptions<'_>) -> Result<SledStore, OpenError> {
             data_dir,
             store_file,
             census,
+            syncs: 0,
             floor_written_at: None,
         }),
         Err(error) => {
@@ -214,9 +215,12 @@ fn rehearse(
     what: &str,
     options: &OpenOptions<'_>,
 ) -> Result<(), OpenError> {
-    let copy = data_dir.path().join("rehearsal");
-    let _ = fs::remove_dir_all(&copy);
-    let result = copy_dir(&data_dir.sled_dir(), &copy)
+    // With whatever repairing the copy leaves beside it.
+    let stage = data_dir.path().join("rehearsal");
+    let copy = stage.join("sled");
+    let _ = fs::remove_dir_all(&stage);
+    let copied = fs::create_dir(&stage).and_then(|()| copy_dir(&data_dir.sled_dir(), &copy));
+    let result = copied
         .map_err(OpenError::io("copying the store's log to", &copy))
         .and_then(|()| {
             let db = repair_and_open(&copy, options)?;
@@ -225,7 +229,7 @@ fn rehearse(
                 count(&db, data_dir, &census)
             })
         });
-    let _ = fs::remove_dir_all(&copy);
+    let _ = fs::remove_dir_all(&stage);
     match result {
         Ok(_) => {
             log::warn!(

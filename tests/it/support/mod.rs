@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::hash::BuildHasher;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -295,14 +296,11 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The seed of a random test: from `MEPULSE_SEED`, else from the clock. Printed, so that a failure
-/// can be repeated.
+/// The seed of a random test: from `MEPULSE_SEED`, else a fresh one. Printed, so that a failure can
+/// be repeated.
 pub(crate) fn seed(test: &str) -> u64 {
     let seed = std::env::var("MEPULSE_SEED").map_or_else(
-        |_| {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            u64::try_from(now.unwrap().as_nanos() & u128::from(u64::MAX)).unwrap()
-        },
+        |_| std::hash::RandomState::new().hash_one(test),
         |text| text.parse().expect("MEPULSE_SEED must be a number"),
     );
     eprintln!("{test}: MEPULSE_SEED={seed}");
