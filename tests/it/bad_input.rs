@@ -2,7 +2,6 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -52,18 +51,9 @@ impl Target {
         assert_eq!(all, json!([self.info]), "after {after}");
     }
 
-    fn connect(&self) -> TcpStream {
-        let address = self.server.url.strip_prefix("http://").unwrap();
-        let stream = TcpStream::connect(address).unwrap();
-        let patience = Some(Duration::from_secs(30));
-        stream.set_read_timeout(patience).unwrap();
-        stream.set_write_timeout(patience).unwrap();
-        stream
-    }
-
     /// Sends bytes and returns what comes until the server closes.
     fn talk(&self, bytes: &[u8]) -> String {
-        let mut stream = self.connect();
+        let mut stream = self.server.connect();
         // The server may have closed before it has everything.
         let _ = stream.write_all(bytes);
         until_closed(&mut stream)
@@ -426,7 +416,7 @@ fn a_half_sent_head_is_closed() {
     ] {
         assert_eq!(target.talk(head.as_bytes()), "", "{head:?}");
     }
-    let mut stream = target.connect();
+    let mut stream = target.server.connect();
     stream
         .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
         .unwrap();
@@ -472,11 +462,11 @@ fn a_connection_too_many_is_told_503_until_one_goes() {
     // The client that registered holds the first connection.
     let target = Target::start(&["--set", "server.connections_max=2"]);
     let hello = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
-    let mut second = target.connect();
+    let mut second = target.server.connect();
     second.write_all(hello.as_bytes()).unwrap();
     assert_eq!(status_of(&one_answer(&mut second)), Some(200));
     for request in [hello, "", "nonsense"] {
-        let mut third = target.connect();
+        let mut third = target.server.connect();
         third.write_all(request.as_bytes()).unwrap();
         let answer = one_answer(&mut third);
         assert_eq!(status_of(&answer), Some(503), "{answer}");

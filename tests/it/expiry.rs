@@ -1,136 +1,12 @@
 //! Expiry, revival and races on a manual clock: nothing here waits for time to pass.
 
-use std::sync::Arc;
-
-use mepulse::clock::{Machine, ManualMachine};
+use mepulse::clock::ManualMachine;
 use mepulse::domain::liveness::ServiceState;
-use mepulse::domain::service::{Endpoint, JsonText, LivenessOffer, Locality, Transport};
-use mepulse::domain::{
-    AppInstanceId, BlindCause, Heartbeat, LivenessInterval, Policy, ProducerState, RetryPromise,
-    Service, ServiceKey,
-};
-use mepulse::metrics::Metrics;
-use mepulse::registry::{Boot, Entry, Error, Registry, Rules, Running, Terms};
+use mepulse::domain::{AppInstanceId, BlindCause, Heartbeat, ProducerState, RetryPromise};
+use mepulse::registry::Error;
 use mepulse::store::memory::MemoryStore;
 
-const INTERVAL_MS: u64 = 10_000;
-const GRACE_MS: u64 = 2_000;
-
-fn terms() -> Terms {
-    let secs = |s| LivenessInterval::from_secs(s).unwrap();
-    Terms {
-        rules: Rules {
-            policy: Policy {
-                default_interval: secs(30),
-                min_interval: secs(1),
-                max_interval: secs(3600),
-                grace_percent: 20,
-                grace_min_ms: GRACE_MS,
-                blind_cap: 10,
-            },
-            auto_accept: true,
-            services_max_per_app: 1000,
-        },
-        queue_max: 4,
-        linger_ms: 0,
-        linger_commands: 8,
-        mark_interval_ms: 1_000,
-        idle_mark_interval_ms: 60_000,
-        tick_ms: 100,
-        stall_ms: 1_000,
-        events_per_service_max: 100,
-        events_kept_ms: 30 * 24 * 3_600_000,
-    }
-}
-
-/// A registry on a store in memory and clocks that move by hand.
-struct Bench {
-    store: MemoryStore,
-    machine: ManualMachine,
-    running: Running,
-}
-
-impl Bench {
-    fn new() -> Self {
-        Self::on(MemoryStore::default(), ManualMachine::new(), terms())
-    }
-
-    fn on(store: MemoryStore, machine: ManualMachine, terms: Terms) -> Self {
-        let clocks: Arc<dyn Machine> = Arc::new(machine.clone());
-        let boot = Boot::load(Box::new(store.clone())).unwrap();
-        let running = boot.start(terms, clocks, Arc::new(Metrics::new())).unwrap();
-        Self {
-            store,
-            machine,
-            running,
-        }
-    }
-
-    fn registry(&self) -> &Registry {
-        self.running.registry()
-    }
-
-    /// Lets time pass and everything due be judged.
-    async fn pass(&self, ms: u64) {
-        self.machine.advance_ms(ms);
-        self.registry().settle().await;
-    }
-
-    async fn register(&self) -> ServiceKey {
-        let app = AppInstanceId::parse("app").unwrap();
-        self.registry()
-            .register(app, service(), ProducerState::Active)
-            .await
-            .unwrap()
-            .key
-    }
-
-    async fn beat(&self, key: &ServiceKey) {
-        self.registry()
-            .heartbeat(key.clone(), Heartbeat::default())
-            .await
-            .unwrap();
-    }
-
-    fn entry(&self, key: &ServiceKey) -> Entry {
-        self.registry().view().service_of(key).unwrap().clone()
-    }
-
-    fn state(&self, key: &ServiceKey) -> ServiceState {
-        self.entry(key).liveness.state()
-    }
-
-    /// The process dies without a word; a new one starts on the same data.
-    fn crash(self, terms: Terms, outage: impl FnOnce(&ManualMachine)) -> Self {
-        // What a crash leaves behind is what was committed.
-        let store = self.store.snapshot();
-        outage(&self.machine);
-        Self::on(store, self.machine.clone(), terms)
-    }
-}
-
-fn service() -> Service {
-    Service {
-        name: "cam".into(),
-        category: None,
-        version: "1".into(),
-        serializer: "JSON".into(),
-        transport: Transport {
-            id: "t".into(),
-            name: "REST".into(),
-            description: None,
-            kind: "REST_HTTP".into(),
-            protocol: "HTTP".into(),
-            version: "2".into(),
-            endpoint: Endpoint::Uris(vec!["http://a".into()]),
-            security: JsonText::from_json("{}".into()),
-            impl_specific_info: None,
-        },
-        scope_of_locality: Locality::MecHost,
-        consumed_local_only: true,
-        liveness_offer: Some(LivenessOffer::Seconds(10)),
-    }
-}
+use crate::support::bench::{Bench, GRACE_MS, INTERVAL_MS, service, terms};
 
 #[tokio::test]
 async fn silence_suspends_at_the_deadline_and_not_a_millisecond_earlier() {
@@ -185,7 +61,7 @@ async fn a_beat_revives_the_suspended_with_a_full_window() {
 
 #[tokio::test]
 async fn a_beat_received_before_the_pulse_wins() {
-    let bench = Bench::new();
+    let bench = Bench::unblinking();
     let key = bench.register().await;
     bench.store.hold_commits(true);
     // Blocks the writer, so that beat and pulse wait together in this order.
@@ -218,7 +94,7 @@ async fn a_beat_received_before_the_pulse_wins() {
 
 #[tokio::test]
 async fn a_removed_service_is_never_judged() {
-    let bench = Bench::new();
+    let bench = Bench::unblinking();
     let key = bench.register().await;
     bench.machine.advance_ms(INTERVAL_MS + GRACE_MS);
     bench.registry().remove(key.clone()).await.unwrap();
@@ -379,7 +255,7 @@ async fn a_smaller_grace_while_running_does_too() {
 
 #[tokio::test]
 async fn a_mass_expiry_is_judged_in_bounded_parts_until_all_are_suspended() {
-    let bench = Bench::new();
+    let bench = Bench::unblinking();
     for number in 0..3 {
         for _ in 0..1000 {
             let app = AppInstanceId::parse(&format!("app-{number}")).unwrap();

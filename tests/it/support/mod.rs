@@ -1,9 +1,13 @@
 //! The real binary as a server, and a plain client.
 
+pub(crate) mod bench;
+pub(crate) mod load;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::hash::BuildHasher;
 use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -102,10 +106,31 @@ impl Server {
     }
 
     /// SIGTERM; it must end in good order.
-    pub(crate) fn stop(mut self) {
+    pub(crate) fn stop(self) {
         self.signal("TERM");
-        let status = self.child.wait().unwrap();
-        assert_eq!(status.code(), Some(0), "{}", self.log());
+        self.ends_well();
+    }
+
+    /// Told to stop, it must end in good order. The patience is only there so that a server that
+    /// does not end fails the test instead of holding it up for ever.
+    pub(crate) fn ends_well(mut self) {
+        for _ in 0..6000 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                assert_eq!(status.code(), Some(0), "{}", self.log());
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("it does not end: {}", self.log());
+    }
+
+    /// A connection of its own, for raw bytes.
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.url.strip_prefix("http://").unwrap()).unwrap();
+        let patience = Some(Duration::from_secs(30));
+        stream.set_read_timeout(patience).unwrap();
+        stream.set_write_timeout(patience).unwrap();
+        stream
     }
 
     /// Registers a service and gives back its representation.
