@@ -124,6 +124,15 @@ impl Server {
         panic!("it does not end: {}", self.log());
     }
 
+    /// The value of a metric without labels.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let text = get(&format!("{}/metrics", self.url)).text();
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap().parse().unwrap()
+    }
+
     /// A connection of its own, for raw bytes.
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.url.strip_prefix("http://").unwrap()).unwrap();
@@ -352,4 +361,13 @@ impl Random {
     pub(crate) fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() % end as u64).unwrap()
     }
+}
+
+/// The service's own URI out of its representation.
+pub(crate) fn self_of(server: &Server, info: &Value) -> String {
+    format!(
+        "{}{}",
+        server.url,
+        info["_links"]["self"]["href"].as_str().unwrap()
+    )
 }
