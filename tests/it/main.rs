@@ -11,6 +11,7 @@ mod lapse;
 mod liveness;
 mod migrations;
 mod openapi;
+mod overload;
 mod restart;
 mod services;
 mod store_guard;
