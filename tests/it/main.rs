@@ -14,6 +14,7 @@ mod openapi;
 mod overload;
 mod restart;
 mod services;
+mod stop;
 mod store_guard;
 mod support;
 mod tidy;

@@ -74,6 +74,11 @@ fn everything_acknowledged_survives_kill_nine_under_load() {
 }
 
 #[test]
+fn process_crash_durability_survives_kill_nine_too() {
+    load::survives_kill_nine(&["--set", "store.durability=process-crash"], 3);
+}
+
+#[test]
 fn a_batch_is_there_wholly_or_not_at_all_after_kill_nine() {
     let (_keep, dir) = data_dir();
     let server = Server::start(&dir, &[]);
