@@ -12,6 +12,7 @@ mod liveness;
 mod migrations;
 mod openapi;
 mod overload;
+mod races;
 mod restart;
 mod services;
 mod stop;
