@@ -10,7 +10,8 @@ use mepulse::store::{Durability, OpenError, OpenMode, OpenOptions, Row, SledStor
 
 use crate::support::{Server, copy, data_dir, mepulse, service};
 
-/// A second, real step: copies every application row to a tree of its own, ten rows at a time.
+/// A second, real step: copies every application row to a tree of its own, ten rows at a time. The
+/// first byte of a copy counts how often the step came by its row.
 const COPY_APPS: Step = Step {
     to: 2,
     name: "copies applications",
@@ -28,12 +29,17 @@ fn copy_apps(db: &sled::Db, cursor: Option<&[u8]>) -> Result<Progress, StepError
     let mut last = None;
     for row in rows.take(10) {
         let (key, value) = row?;
-        copies.insert(&key, value)?;
+        let runs = copies.get(&key)?.map_or(0, |copy| copy[0]);
+        copies.insert(&key, [&[runs + 1], &value[..]].concat())?;
         last = Some(key.to_vec());
     }
-    if let Ok(pause_ms) = std::env::var("MEPULSE_TEST_STEP_PAUSE_MS") {
-        // Only in the child that is to be killed in the middle: it must be caught there.
-        std::thread::sleep(Duration::from_millis(pause_ms.parse().unwrap()));
+    if let Ok(reached) = std::env::var("MEPULSE_TEST_STEP_REACHED")
+        && copies.len() == 30
+    {
+        // Only in the child that is to be killed here: the third part is written, its cursor not.
+        db.flush()?;
+        std::fs::write(reached, "").unwrap();
+        std::thread::sleep(Duration::from_secs(60));
     }
     Ok(last.map_or(Progress::Done, |cursor| Progress::More { cursor }))
 }
@@ -111,24 +117,20 @@ fn child_that_migrates_slowly() {
 
 #[test]
 fn a_migration_killed_in_the_middle_goes_on_where_it_was() {
-    let (_keep, dir) = data_dir();
+    let (keep, dir) = data_dir();
     store_with_apps(&dir, 45);
+    let reached = keep.path().join("reached");
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "migrations::child_that_migrates_slowly"])
         .env("MEPULSE_TEST_MIGRATE_DIR", &dir)
-        .env("MEPULSE_TEST_STEP_PAUSE_MS", "150")
+        .env("MEPULSE_TEST_STEP_REACHED", &reached)
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    // STORE is raised before the first part; then let it get into the middle.
-    let store_file = dir.join("STORE");
-    while !std::fs::read_to_string(&store_file)
-        .unwrap()
-        .contains("schema = 2")
-    {
-        std::thread::yield_now();
+    while !reached.exists() {
+        assert_eq!(child.try_wait().unwrap(), None, "it was to be caught");
+        std::thread::sleep(Duration::from_millis(1));
     }
-    std::thread::sleep(Duration::from_millis(400));
     child.kill().unwrap();
     child.wait().unwrap();
 
@@ -145,6 +147,18 @@ fn a_migration_killed_in_the_middle_goes_on_where_it_was() {
     assert_eq!((store.schema(), services(&mut store)), (2, 45));
     store.seal().unwrap();
     assert_eq!(rows(&dir, "apps_v2"), 45);
+
+    // The part whose cursor was lost ran twice, all others once: also those before the kill.
+    let runs: Vec<u8> = (sled::open(dir.join("sled")).unwrap().open_tree("apps_v2"))
+        .unwrap()
+        .iter()
+        .values()
+        .map(|copy| copy.unwrap()[0])
+        .collect();
+    let expected: Vec<u8> = (0..45)
+        .map(|row| if (20..30).contains(&row) { 2 } else { 1 })
+        .collect();
+    assert_eq!(runs, expected);
 }
 
 #[test]
