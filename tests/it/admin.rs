@@ -1,8 +1,10 @@
 //! The same answers whether the server runs or not.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::{Server, beat, data_dir, liveness_of, mepulse, service};
+use crate::support::{
+    Server, beat, data_dir, get, liveness_of, mepulse, patch, self_of, send, service,
+};
 
 fn admin(dir: &std::path::Path, args: &[&str]) -> (Option<i32>, String, String) {
     let output = mepulse()
@@ -20,7 +22,7 @@ fn admin(dir: &std::path::Path, args: &[&str]) -> (Option<i32>, String, String) 
     )
 }
 
-fn json(dir: &std::path::Path, args: &[&str]) -> Value {
+fn admin_json(dir: &std::path::Path, args: &[&str]) -> Value {
     let (code, stdout, stderr) = admin(dir, &[args, &["--json"]].concat());
     assert_eq!(code, Some(0), "{stderr}");
     serde_json::from_str(&stdout).unwrap()
@@ -34,15 +36,21 @@ fn services_and_show_say_the_same_online_and_offline() {
     server.register("app-two", &service("plain", None));
     beat(&liveness_of(&server, &beating));
     let id = beating["serInstanceId"].as_str().unwrap();
-    let online = (json(&dir, &["services"]), json(&dir, &["show", id]));
-    let status = json(&dir, &["status"]);
+    let online = (
+        admin_json(&dir, &["services"]),
+        admin_json(&dir, &["show", id]),
+    );
+    let status = admin_json(&dir, &["status"]);
     assert_eq!(status["server"], "running");
     assert_eq!(status["process"]["address"], server.url);
     server.stop();
-    let offline = (json(&dir, &["services"]), json(&dir, &["show", id]));
+    let offline = (
+        admin_json(&dir, &["services"]),
+        admin_json(&dir, &["show", id]),
+    );
     assert_eq!(online, offline);
     assert_eq!(online.0[0]["beats"], 1);
-    let status = json(&dir, &["status"]);
+    let status = admin_json(&dir, &["status"]);
     assert_eq!(
         (&status["server"], &status["cleanStop"]),
         (&"stopped".into(), &true.into())
@@ -66,14 +74,71 @@ fn services_and_show_say_the_same_online_and_offline() {
 }
 
 #[test]
+fn the_same_is_said_after_a_kill() {
+    let (_keep, dir) = data_dir();
+    // Killed and started once before, so that there is a blind spot that moves deadlines.
+    let server = Server::start(&dir, &[]);
+    let early = server.register("app-one", &service("early", Some(60)));
+    beat(&liveness_of(&server, &early));
+    server.kill();
+    let server = Server::start(
+        &dir,
+        &[
+            "--set",
+            "liveness.min_interval_s=1",
+            "--set",
+            "liveness.grace_min_ms=1300",
+        ],
+    );
+    let beating = server.register("app%20one", &service("cam", Some(60)));
+    let promise = json!({"state": "ACTIVE", "retryInterval": 2});
+    patch(&liveness_of(&server, &beating), &promise);
+    server.register("app-two", &service("plain", None));
+    let mut off = service(&"x".repeat(5000), Some(60));
+    off["state"] = json!("INACTIVE");
+    server.register("app-two", &off);
+    let silent = server.register("app-two", &service("silent", Some(1)));
+    let gone = server.register("app-two", &service("gone", Some(60)));
+    assert_eq!(
+        send("DELETE", &self_of(&server, &gone), &[], b"").status,
+        204
+    );
+    while get(&self_of(&server, &silent)).json()["state"] != "SUSPENDED" {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+
+    let say = || {
+        let services = admin_json(&dir, &["services"]);
+        let shown: Vec<_> = services
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|report| admin_json(&dir, &["show", report["serInstanceId"].as_str().unwrap()]))
+            .collect();
+        (services, shown)
+    };
+    let online = say();
+    assert_eq!(admin_json(&dir, &["status"])["server"], "running");
+    server.kill();
+    let offline = say();
+    assert_eq!(online.0.as_array().unwrap().len(), 5);
+    assert_eq!(online, offline);
+    let status = admin_json(&dir, &["status"]);
+    assert_eq!(
+        (&status["server"], &status["cleanStop"]),
+        (&"stopped".into(), &false.into())
+    );
+}
+
+#[test]
 fn an_offline_look_writes_no_mark_and_leaves_the_store_openable() {
     let (_keep, dir) = data_dir();
     let server = Server::start(&dir, &[]);
     server.register("app", &service("cam", Some(60)));
     server.kill();
-    let first = json(&dir, &["status"]);
+    let first = admin_json(&dir, &["status"]);
     assert_eq!(first["cleanStop"], false);
-    let second = json(&dir, &["status"]);
+    let second = admin_json(&dir, &["status"]);
     assert_eq!(first["lastWatched"], second["lastWatched"]);
     let server = Server::start(&dir, &[]);
     assert!(
@@ -81,7 +146,7 @@ fn an_offline_look_writes_no_mark_and_leaves_the_store_openable() {
         "the look was no watch: {}",
         server.log()
     );
-    assert_eq!(json(&dir, &["status"])["counts"]["active"], 1);
+    assert_eq!(admin_json(&dir, &["status"])["counts"]["active"], 1);
 }
 
 #[test]
@@ -94,9 +159,9 @@ fn long_paths_and_stale_sockets_are_no_obstacle() {
         dir.join("admin.sock").exists(),
         "killed: the socket is stale now"
     );
-    assert_eq!(json(&dir, &["status"])["server"], "stopped");
+    assert_eq!(admin_json(&dir, &["status"])["server"], "stopped");
     let server = Server::start(&dir, &[]);
-    assert_eq!(json(&dir, &["status"])["server"], "running");
+    assert_eq!(admin_json(&dir, &["status"])["server"], "running");
     server.stop();
     assert!(!dir.join("admin.sock").exists());
 }
