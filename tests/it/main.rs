@@ -7,6 +7,7 @@ mod bad_input;
 mod config;
 mod damage;
 mod expiry;
+mod h2;
 mod lapse;
 mod liveness;
 mod migrations;
