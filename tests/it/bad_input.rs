@@ -498,3 +498,28 @@ fn a_request_refused_before_its_body_is_still_answered() {
     }
     target.check_unharmed("bodies that nobody read");
 }
+
+#[test]
+fn a_target_without_a_path_is_refused_and_no_panic() {
+    let target = Target::start(&[]);
+    for line in [
+        "CONNECT example.com:80 HTTP/1.1",
+        "CONNECT example.com:80 HTTP/1.0",
+        "GET example.com:80 HTTP/1.1",
+        "PATCH example.com:80 HTTP/1.1",
+        "OPTIONS * HTTP/1.1",
+        "CONNECT / HTTP/1.1",
+    ] {
+        let request = format!("{line}\r\nhost: example.com:80\r\nconnection: close\r\n\r\n");
+        let answer = target.talk(request.as_bytes());
+        let status = status_of(&answer);
+        assert!(
+            status.is_some_and(|status| (400..500).contains(&status)),
+            "{line}: {answer:?}"
+        );
+        assert!(answer.contains("application/problem+json"), "{answer}");
+    }
+    target.check_unharmed("targets without a path");
+    let log = target.server.log();
+    assert!(!log.contains("panicked"), "{log}");
+}

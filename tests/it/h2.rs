@@ -144,6 +144,20 @@ async fn bad_requests_cost_their_own_stream_only() {
 }
 
 #[tokio::test]
+async fn connect_over_http2_is_refused_and_no_panic() {
+    let (_keep, dir) = data_dir();
+    let server = Server::start(&dir, &[]);
+    let mut client = Client::connect(&server).await;
+    let answer = client.send(Method::CONNECT, "example.com:80", "").await;
+    assert!(answer.status.is_client_error(), "{answer:?}");
+    let answer = client
+        .send(Method::GET, &format!("{}/healthz", server.url), "")
+        .await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert!(!server.log().contains("panicked"), "{}", server.log());
+}
+
+#[tokio::test]
 async fn a_stop_finishes_what_is_under_way_over_http2() {
     let (_keep, dir) = data_dir();
     // A long linger, and no pulse that would end it: the beat waits in the queue.
