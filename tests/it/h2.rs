@@ -158,6 +158,29 @@ async fn connect_over_http2_is_refused_and_no_panic() {
 }
 
 #[tokio::test]
+async fn head_over_http2_has_no_body() {
+    let (_keep, dir) = data_dir();
+    let server = Server::start(&dir, &[]);
+    let info = server.register("app", &service("cam", Some(3600)));
+    let mut client = Client::connect(&server).await;
+    for uri in [
+        self_of(&server, &info),
+        liveness_of(&server, &info),
+        format!("{}/services", server.root()),
+        format!("{}/healthz", server.url),
+        format!("{}/nowhere", server.url),
+    ] {
+        let full = client.send(Method::GET, &uri, "").await;
+        let head = client.send(Method::HEAD, &uri, "").await;
+        assert_eq!(
+            (head.status, head.content_type, head.body.len()),
+            (full.status, full.content_type, 0),
+            "{uri}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_stop_finishes_what_is_under_way_over_http2() {
     let (_keep, dir) = data_dir();
     // A long linger, and no pulse that would end it: the beat waits in the queue.
