@@ -13,6 +13,7 @@ mod liveness;
 mod migrations;
 mod openapi;
 mod overload;
+mod power_cut;
 mod races;
 mod restart;
 mod services;

@@ -1,7 +1,11 @@
 //! The real binary as a server, and a plain client.
 
 pub(crate) mod bench;
+pub(crate) mod clients;
+pub(crate) mod disk;
 pub(crate) mod load;
+pub(crate) mod mount;
+pub(crate) mod random;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,7 +20,16 @@ use serde_json::{Value, json};
 
 /// The binary under test.
 pub(crate) fn mepulse() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mepulse"));
+    alone(Command::new(env!("CARGO_BIN_EXE_mepulse")))
+}
+
+/// The binary under test, as the last argument of another command.
+pub(crate) fn mepulse_under(mut command: Command) -> Command {
+    command.arg(env!("CARGO_BIN_EXE_mepulse"));
+    alone(command)
+}
+
+fn alone(mut command: Command) -> Command {
     // Nothing of the developer's own environment or directory may leak in.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MEPULSE_") {
@@ -40,19 +53,34 @@ pub(crate) struct Server {
 impl Server {
     /// Starts on a data directory; `args` come behind `serve`.
     pub(crate) fn start(data_dir: &Path, args: &[&str]) -> Self {
-        let log = data_dir.with_extension("log");
-        let mut child = mepulse()
+        Self::start_with_log(data_dir, &data_dir.with_extension("log"), args)
+    }
+
+    /// The same, with a log elsewhere than beside the data directory.
+    pub(crate) fn start_with_log(data_dir: &Path, log: &Path, args: &[&str]) -> Self {
+        Self::try_start(mepulse(), data_dir, log, args).unwrap_or_else(|code| {
+            panic!(
+                "no start-up line but exit code {code:?}: {}",
+                std::fs::read_to_string(log).unwrap()
+            )
+        })
+    }
+
+    /// Starts `command`, which is the binary or ends with it; its exit code if it does not start.
+    pub(crate) fn try_start(
+        mut command: Command,
+        data_dir: &Path,
+        log: &Path,
+        args: &[&str],
+    ) -> Result<Self, Option<i32>> {
+        let mut options = File::options();
+        let stderr = options.create(true).append(true).open(log).unwrap();
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data_dir)
             .args(args)
             .stdout(Stdio::piped())
-            .stderr(
-                File::options()
-                    .create(true)
-                    .append(true)
-                    .open(&log)
-                    .unwrap(),
-            )
+            .stderr(stderr)
             .spawn()
             .unwrap();
         let mut line = String::new();
@@ -60,17 +88,14 @@ impl Server {
             .read_line(&mut line)
             .unwrap();
         let Some(url) = line.strip_prefix("mepulse listening on ") else {
-            let status = child.wait().unwrap();
-            panic!(
-                "no start-up line but {line:?}, {status}: {}",
-                std::fs::read_to_string(&log).unwrap()
-            );
+            assert!(line.is_empty(), "no start-up line but {line:?}");
+            return Err(child.wait().unwrap().code());
         };
-        Self {
+        Ok(Self {
             url: url.trim_end().to_owned(),
             child,
-            log,
-        }
+            log: log.to_owned(),
+        })
     }
 
     /// The service management root.
@@ -103,6 +128,17 @@ impl Server {
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Waits until it ends by itself, for half a minute at most; its exit code.
+    pub(crate) fn wait(mut self) -> Option<i32> {
+        for _ in 0..3000 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("it is still running: {}", self.log());
     }
 
     /// SIGTERM; it must end in good order.
