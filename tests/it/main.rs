@@ -6,6 +6,7 @@ mod admin;
 mod bad_input;
 mod config;
 mod damage;
+mod disk_faults;
 mod expiry;
 mod h2;
 mod lapse;
