@@ -18,6 +18,7 @@ mod power_cut;
 mod races;
 mod restart;
 mod services;
+mod snapshots;
 mod stop;
 mod store_guard;
 mod support;
