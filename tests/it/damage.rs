@@ -6,9 +6,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::support::{
-    Random, Server, beat, contents, copy, data_dir, get, liveness_of, mepulse, seed, service,
-};
+use crate::support::random::Random;
+use crate::support::{Server, beat, contents, copy, data_dir, get, liveness_of, mepulse, service};
 
 const SERVICES: usize = 120;
 
@@ -66,7 +65,7 @@ fn damage(log: &mut Vec<u8>, random: &mut Random) -> String {
 fn a_damaged_log_is_refused_untouched_or_has_lost_nothing() {
     let (_keep, original) = data_dir();
     killed(&original);
-    let mut random = Random::new(seed("damage"));
+    let mut random = Random::from_env("damage");
     let rounds = std::env::var("MEPULSE_DAMAGE_ROUNDS").map_or(24, |n| n.parse().unwrap());
     for _ in 0..rounds {
         let (_keep, dir) = data_dir();

@@ -154,7 +154,7 @@ fn check_one_entry_per_timer(bench: &Bench, steps: &[Step]) {
 
 /// A service, and what became of it; `None`: gone.
 async fn met(steps: &[Step]) -> (Bench, ServiceKey, Option<ServiceState>) {
-    let bench = Bench::new();
+    let bench = Bench::unblinking();
     let key = bench.register().await;
     for heard in in_one_batch(&bench, &key, steps).await {
         heard.unwrap();
@@ -263,7 +263,7 @@ async fn a_batch_ends_as_its_commands_would_one_by_one() {
         });
         sequences = longer.collect();
         for steps in &sequences {
-            let (batched, single) = (Bench::new(), Bench::new());
+            let (batched, single) = (Bench::unblinking(), Bench::unblinking());
             let batched_key = batched.register().await;
             let single_key = single.register().await;
             // The ids differ, so only what kind of answer it was is compared.
@@ -295,7 +295,7 @@ async fn a_batch_ends_as_its_commands_would_one_by_one() {
 
 #[tokio::test]
 async fn put_active_gives_the_suspended_a_full_window_and_put_suspended_none() {
-    let bench = Bench::new();
+    let bench = Bench::unblinking();
     let key = bench.register().await;
     bench.pass(INTERVAL_MS + GRACE_MS).await;
     let put = async |state| {

@@ -9,7 +9,6 @@ pub(crate) mod random;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::hash::BuildHasher;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -130,15 +129,20 @@ impl Server {
         self.child.wait().unwrap();
     }
 
-    /// Waits until it ends by itself, for half a minute at most; its exit code.
-    pub(crate) fn wait(mut self) -> Option<i32> {
-        for _ in 0..3000 {
+    /// Waits until it ends by itself, for a minute at most; its exit code.
+    pub(crate) fn wait(self) -> Option<i32> {
+        self.ended().0
+    }
+
+    /// The same, with its log.
+    fn ended(mut self) -> (Option<i32>, String) {
+        for _ in 0..6000 {
             if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
+                return (status.code(), self.log());
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("it is still running: {}", self.log());
+        panic!("it does not end: {}", self.log());
     }
 
     /// SIGTERM; it must end in good order.
@@ -147,17 +151,10 @@ impl Server {
         self.ends_well();
     }
 
-    /// Told to stop, it must end in good order. The patience is only there so that a server that
-    /// does not end fails the test instead of holding it up for ever.
-    pub(crate) fn ends_well(mut self) {
-        for _ in 0..6000 {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                assert_eq!(status.code(), Some(0), "{}", self.log());
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("it does not end: {}", self.log());
+    /// Told to stop, it must end in good order.
+    pub(crate) fn ends_well(self) {
+        let (code, log) = self.ended();
+        assert_eq!(code, Some(0), "{log}");
     }
 
     /// The value of a metric without labels.
@@ -363,39 +360,6 @@ pub(crate) fn copy(from: &Path, to: &Path) {
         } else if entry.file_type().unwrap().is_file() {
             std::fs::copy(entry.path(), target).unwrap();
         }
-    }
-}
-
-/// The seed of a random test: from `MEPULSE_SEED`, else a fresh one. Printed, so that a failure can
-/// be repeated.
-pub(crate) fn seed(test: &str) -> u64 {
-    let seed = std::env::var("MEPULSE_SEED").map_or_else(
-        |_| std::hash::RandomState::new().hash_one(test),
-        |text| text.parse().expect("MEPULSE_SEED must be a number"),
-    );
-    eprintln!("{test}: MEPULSE_SEED={seed}");
-    seed
-}
-
-/// Random numbers that repeat with their seed (SplitMix64).
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// From 0 up to and not including `end`.
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).unwrap()
     }
 }
 

@@ -7,14 +7,14 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// From `MEPULSE_CRASH_SEED`, else a new seed; printed, so that a failure tells it. The seed
+    /// From `MEPULSE_SEED`, else a new seed; printed, so that a failure tells it. The seed
     /// settles what this test chooses, not how threads and the disk take turns.
     pub(crate) fn from_env(test: &str) -> Self {
-        let seed = match std::env::var("MEPULSE_CRASH_SEED") {
+        let seed = match std::env::var("MEPULSE_SEED") {
             Ok(seed) => seed.parse().unwrap(),
             Err(_) => RandomState::new().build_hasher().finish(),
         };
-        eprintln!("{test}: MEPULSE_CRASH_SEED={seed}");
+        eprintln!("{test}: MEPULSE_SEED={seed}");
         Self(seed)
     }
 
@@ -23,7 +23,7 @@ impl Random {
         Self(self.next())
     }
 
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
