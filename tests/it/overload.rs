@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Value, json};
 
 use crate::support::load::stored;
-use crate::support::{Answer, Server, beat, data_dir, get, liveness_of, self_of, send, service};
+use crate::support::{
+    Answer, Server, beat, data_dir, get, liveness_of, mepulse, self_of, send, service,
+};
 
 /// Refused for lack of room: a problem document that says when to come back.
 fn check_refused(answer: &Answer) {
@@ -17,61 +19,73 @@ fn check_refused(answer: &Answer) {
 
 #[test]
 fn a_full_queue_refuses_every_write_and_serves_every_read() {
+    // The queue is full for as long as one beat lingers in it; on a slow machine that may be over
+    // too early.
+    assert!((0..5).any(|_| is_seen_full()), "it was never caught full");
+}
+
+/// Tries everything on a full queue; `false` when it did not stay full, which says nothing.
+fn is_seen_full() -> bool {
     let (_keep, dir) = data_dir();
     let server = Server::start(&dir, &[]);
     let info = server.register("app", &service("cam", Some(3600)));
     server.stop();
-    // Room for one, an endless linger, and no pulse that would end it: the first write waits in
-    // the queue until a reload comes through.
+    // Room for one, a long linger, and no pulse that would end it.
     let server = Server::start(
         &dir,
         &[
             "--set",
             "server.queue_max=1",
             "--set",
-            "store.commit_linger_ms=3600000",
+            "store.commit_linger_ms=1000",
             "--set",
-            "truth.tick_ms=3600000",
+            "truth.tick_ms=60000",
             "--set",
-            "truth.stall_ms=7200000",
+            "truth.stall_ms=120000",
             "--set",
-            "liveness.grace_min_ms=14400000",
+            "liveness.grace_min_ms=300000",
         ],
     );
     let (own, liveness) = (self_of(&server, &info), liveness_of(&server, &info));
+    let before = get(&liveness).json();
     let waiting = {
         let liveness = liveness.clone();
         std::thread::spawn(move || beat(&liveness).status)
     };
-    while server.metric("mepulse_queue_depth") == 0 {
-        assert!(!waiting.is_finished(), "the beat was to wait in the queue");
-    }
+    while server.metric("mepulse_queue_depth") == 0 && !waiting.is_finished() {}
 
-    let before = get(&liveness).json();
     let body = service("door", Some(60)).to_string();
     let active = r#"{"state":"ACTIVE"}"#;
     let writes = [
         ("POST", format!("{}/services", server.app("app")), &*body),
         ("POST", format!("{}/services", server.app("new")), &*body),
         ("PUT", own.clone(), &*body),
-        ("DELETE", own.clone(), ""),
         ("PATCH", liveness.clone(), active),
         ("PATCH", format!("{}/liveness", server.app("app")), active),
+        ("DELETE", own.clone(), ""),
     ];
-    for (method, uri, body) in &writes {
-        check_refused(&send(method, uri, &[], body.as_bytes()));
-    }
-    assert_eq!(server.metric("mepulse_refused_total"), writes.len() as u64);
+    let answers = writes
+        .each_ref()
+        .map(|(method, uri, body)| send(method, uri, &[], body.as_bytes()));
     // What is wrong anyway is told so, and reads do not queue.
-    send("PATCH", &liveness, &[], b"{}").problem(400);
-    send("DELETE", &format!("{own}x"), &[], b"").problem(404);
+    let wrong = (
+        send("PATCH", &liveness, &[], b"{}"),
+        send("DELETE", &format!("{own}x"), &[], b""),
+    );
     let all = format!("{}/services", server.root());
-    assert_eq!(get(&all).json(), json!([info]));
-    assert_eq!(get(&own).json(), info);
-    assert_eq!(get(&liveness).json(), before);
+    let reads = [&all, &own, &liveness].map(|uri| get(uri));
+    let refused = server.metric("mepulse_refused_total");
+    // A write that found room would have lingered longer than the beat before it.
+    if waiting.is_finished() {
+        return false;
+    }
+    answers.iter().for_each(check_refused);
+    assert_eq!(refused, answers.len() as u64);
+    wrong.0.problem(400);
+    wrong.1.problem(404);
+    let expected = [json!([info]), info.clone(), before];
+    assert_eq!(reads.each_ref().map(Answer::json), expected);
 
-    assert!(!waiting.is_finished());
-    server.signal("HUP");
     assert_eq!(waiting.join().unwrap(), 204);
     server.stop();
     let found = stored(&dir);
@@ -80,13 +94,14 @@ fn a_full_queue_refuses_every_write_and_serves_every_read() {
         (&found[0]["serName"], &found[0]["beats"]),
         (&json!("cam"), &json!(1))
     );
-    let apps = crate::support::mepulse()
+    let status = mepulse()
         .args(["admin", "status", "--json", "--data-dir"])
         .arg(&dir)
         .output()
         .unwrap();
-    let status: Value = serde_json::from_slice(&apps.stdout).unwrap();
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!(status["counts"]["apps"], 1, "refused, it is not known");
+    true
 }
 
 #[test]
