@@ -20,7 +20,8 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::Watcher;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
-use warp::http::{Request, Response, Version};
+use warp::http::header::CONTENT_LENGTH;
+use warp::http::{Method, Request, Response, Version};
 use warp::reply::Response as Answer;
 
 use super::answer::Problem;
@@ -54,6 +55,8 @@ pub(super) async fn serve<S, H>(
     });
     let answering = service_fn(|request: Request<Incoming>| {
         let guard = activity.request(request.version());
+        // hyper leaves the body out for HTTP/1 only.
+        let only_head = request.method() == Method::HEAD && request.version() == Version::HTTP_2;
         let metrics = metrics.clone();
         let answer = match request.uri().path_and_query() {
             // `CONNECT host:port`: a URI without a path, which warp cannot take.
@@ -64,13 +67,16 @@ pub(super) async fn serve<S, H>(
             Some(_) => Ok(service.call(Patient::take(request, limits.body_timeout))),
         };
         async move {
-            let answer = match answer {
+            let mut answer = match answer {
                 Ok(call) => call.await.unwrap_or_else(|never| match never {}),
                 Err(refused) => refused,
             };
             metrics.response(answer.status().as_u16());
+            if only_head && let Some(length) = answer.body().size_hint().exact() {
+                answer.headers_mut().insert(CONTENT_LENGTH, length.into());
+            }
             Ok::<Response<_>, Infallible>(answer.map(|body| Counted {
-                body,
+                body: (!only_head).then_some(body),
                 sending: guard.sending(),
             }))
         }
@@ -246,7 +252,8 @@ impl Drop for Sending {
 
 /// An answer's body that keeps its request under way until it is sent.
 struct Counted<B> {
-    body: B,
+    /// `None`: the answer to a HEAD.
+    body: Option<B>,
     sending: Sending,
 }
 
@@ -259,15 +266,20 @@ impl<B: Body + Unpin> Body for Counted<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         self.sending.0.0.taken();
-        Pin::new(&mut self.body).poll_frame(context)
+        match &mut self.body {
+            Some(body) => Pin::new(body).poll_frame(context),
+            None => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body
+            .as_ref()
+            .map_or(SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
