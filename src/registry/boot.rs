@@ -14,9 +14,10 @@ use crate::clock::{Clock, Machine, Stopwatch};
 use crate::domain::timeline::{self, Resumed};
 use crate::domain::{
     BlindCause, BlindSpot, Event, Liveness, Mark, Reading, Service, ServiceId, ServiceKey, Steady,
+    Wall,
 };
 use crate::metrics::Metrics;
-use crate::store::{self, Armed, Row, SkippedRow, Store};
+use crate::store::{self, AppRecord, Armed, Row, SkippedRow, Store};
 
 /// A loaded store, before anything is written.
 pub struct Boot {
@@ -216,15 +217,13 @@ impl Boot {
     }
 }
 
-/// Adds a loaded service; its application row may be missing only if it could not be decoded.
+/// Adds a loaded service. Its application row is missing only if it could not be decoded, and the
+/// services do not suffer for it.
 fn add(view: &mut View, key: ServiceKey, service: Arc<Service>, liveness: Liveness) {
     if view.app(&key.app).is_none() {
-        log::error!(
-            "skipped service {} of {}: its application is missing",
-            key.service,
-            key.app
-        );
-        return;
+        log::error!("application {} has no row; going on without it", key.app);
+        let created = Wall::from_ns(0);
+        view.add_app(key.app.clone(), AppRecord { created });
     }
     view.put(Entry {
         key,

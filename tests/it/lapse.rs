@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Server, beat, data_dir, get, liveness_of, patch, put, self_of, send, service,
+    Server, beat, data_dir, get, id_of, liveness_of, patch, put, self_of, send, service,
 };
 
 const APP: &str = "app";
@@ -101,10 +101,6 @@ impl Lapse {
 fn write_config(path: &Path, grace_min_ms: u32) {
     let text = format!("[liveness]\nmin_interval_s = 1\ngrace_min_ms = {grace_min_ms}\n");
     std::fs::write(path, text).unwrap();
-}
-
-fn id_of(info: &Value) -> &str {
-    info["serInstanceId"].as_str().unwrap()
 }
 
 fn ids(list: &Value) -> Vec<String> {

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, Server, beat, data_dir, get, liveness_of, patch, post, put, send, service,
+    Answer, Server, beat, data_dir, get, id_of, liveness_of, patch, post, put, send, service,
 };
 
 const APP: &str = "app";
@@ -16,10 +16,6 @@ fn start(args: &[&str]) -> (tempfile::TempDir, Server) {
     let (keep, dir) = data_dir();
     let server = Server::start(&dir, args);
     (keep, server)
-}
-
-fn id_of(info: &Value) -> &str {
-    info["serInstanceId"].as_str().unwrap()
 }
 
 fn own(server: &Server, info: &Value) -> String {

@@ -4,6 +4,7 @@
 
 mod admin;
 mod bad_input;
+mod blind;
 mod config;
 mod damage;
 mod disk_faults;
@@ -14,6 +15,7 @@ mod liveness;
 mod migrations;
 mod openapi;
 mod overload;
+mod poison;
 mod power_cut;
 mod races;
 mod restart;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::support::{Server, data_dir, get, post, put, send, service};
+use crate::support::{Server, data_dir, get, id_of, post, put, send, service};
 
 const APP: &str = "app";
 const UNKNOWN: &str = "00000000-0000-4000-8000-000000000000";
@@ -28,10 +28,6 @@ fn with(mut body: Value, members: &Value) -> Value {
         }
     }
     body
-}
-
-fn id_of(info: &Value) -> &str {
-    info["serInstanceId"].as_str().unwrap()
 }
 
 fn own(server: &Server, info: &Value) -> String {

@@ -363,6 +363,11 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// The service's id out of its representation.
+pub(crate) fn id_of(info: &Value) -> &str {
+    info["serInstanceId"].as_str().unwrap()
+}
+
 /// The service's own URI out of its representation.
 pub(crate) fn self_of(server: &Server, info: &Value) -> String {
     format!(
