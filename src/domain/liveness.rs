@@ -157,17 +157,19 @@ impl Agreement {
     }
 
     /// What a beat does to it: the new agreement, and whether the answer tells a new interval.
-    fn at_beat(self, wanted: LivenessInterval) -> (Self, bool) {
-        // A beat after the telling answer: the producer goes by the new one now.
+    ///
+    /// `knows` says whether the beat can be one of a producer that heard the last answer.
+    fn at_beat(self, wanted: LivenessInterval, knows: bool) -> (Self, bool) {
         let (known, shown) = match self {
             Self::Settled(interval) => (interval, interval),
             Self::Announced { from, to } => (from, to),
-            Self::Told { to, .. } => (to, to),
+            // A beat after the telling answer: the producer goes by the new one now.
+            Self::Told { to, .. } if knows => (to, to),
+            Self::Told { from, to } => (from.max(to), to),
         };
         match self {
-            Self::Settled(_) | Self::Told { .. } if wanted == shown => {
-                (Self::Settled(shown), false)
-            }
+            Self::Settled(_) if wanted == shown => (Self::Settled(shown), false),
+            Self::Told { .. } if wanted == shown && knows => (Self::Settled(shown), false),
             _ => (
                 Self::Told {
                     from: known,
@@ -176,6 +178,12 @@ impl Agreement {
                 true,
             ),
         }
+    }
+
+    /// Whether a beat that comes `gap_ms` after the last one is at the pace that was told.
+    fn is_at_pace(self, gap_ms: u64, policy: &Policy) -> bool {
+        let shown = self.shown();
+        gap_ms <= shown.as_ms() + policy.grace_ms(shown)
     }
 }
 
@@ -313,7 +321,8 @@ impl Liveness {
         }
     }
 
-    /// A heartbeat arrives. `offer` is what the producer registered with.
+    /// A heartbeat arrives. `offer` is what the producer registered with. `undisturbed`: we were not
+    /// blind since the last one, so its answer was not lost on our side.
     ///
     /// # Errors
     /// [`BeatRefusal`]; then nothing changes, not even `timeStamp`.
@@ -325,6 +334,7 @@ impl Liveness {
         offer: Option<LivenessOffer>,
         policy: &Policy,
         now: Moment,
+        undisturbed: bool,
     ) -> Result<Beaten, BeatRefusal> {
         let Self::Monitored(old) = self else {
             return Err(BeatRefusal::NotMonitored);
@@ -343,7 +353,15 @@ impl Liveness {
         };
         // The bounds may have changed since: what would be agreed on today?
         let wanted = offer.map_or(old.agreement.shown(), |offer| policy.negotiate(offer));
-        let (agreement, new_interval) = old.agreement.at_beat(wanted);
+        let since = match old.phase {
+            Phase::Running(Running { base, .. }) => Some(base),
+            Phase::Suspended { .. } | Phase::Inactive => None,
+        };
+        // A producer that still goes by the longer interval has not heard of the new one.
+        let knows = undisturbed
+            && since
+                .is_some_and(|since| old.agreement.is_at_pace(now.steady.ms_since(since), policy));
+        let (agreement, new_interval) = old.agreement.at_beat(wanted, knows);
         let liveness = Monitored {
             phase: Phase::Running(Running {
                 base: now.steady,

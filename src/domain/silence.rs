@@ -21,7 +21,7 @@ pub struct Timer {
     /// Within how many milliseconds the producer tries again while it cannot reach us; the
     /// interval when it promised nothing.
     pub retry_ms: u64,
-    /// Credits end once the watched time between base and deadline has reached
+    /// No credit goes beyond the instant at which the time watched since the base has reached
     /// `(1 + blind_cap) · interval + grace`, so a crash loop cannot postpone a verdict for ever.
     pub blind_cap: u32,
 }
@@ -63,14 +63,9 @@ pub fn judge(timer: &Timer, spots: &[BlindSpot]) -> (Steady, Vec<Credit>) {
 
 fn walk(timer: &Timer, spots: &[BlindSpot], mut credited: impl FnMut(Credit)) -> Steady {
     let slack_ms = timer.retry_ms + timer.grace_ms;
-    let cap_ms = timer
-        .interval_ms
-        .saturating_mul(1 + u64::from(timer.blind_cap))
-        .saturating_add(timer.grace_ms);
     let mut deadline = timer.earliest();
-    let mut blind_ms = 0;
-    // Up to here blind time has been counted, so that overlapping spots count once.
-    let mut counted_to = timer.base;
+    // Computed with the first credit: most timers have none.
+    let mut last = None;
     for spot in spots {
         if spot.start >= deadline {
             break;
@@ -78,25 +73,13 @@ fn walk(timer: &Timer, spots: &[BlindSpot], mut credited: impl FnMut(Credit)) ->
         if spot.end <= timer.base {
             continue;
         }
-        let is_blind = spot.cause != BlindCause::Overload;
-        let blind_from = spot.start.max(counted_to);
-        let blind_before_deadline_ms = if is_blind {
-            spot.end.min(deadline).ms_since(blind_from)
-        } else {
-            0
-        };
-        let watched_ms = deadline.ms_since(timer.base) - blind_ms - blind_before_deadline_ms;
-        if watched_ms >= cap_ms {
-            break;
+        let mut moved = spot.end.plus_ms(slack_ms);
+        if !spot.length_known {
+            // It may have been shorter, and the application still waiting for its turn.
+            moved = moved.max(deadline.plus_ms(spot.end.ms_since(spot.start.max(timer.base))));
         }
-        let credited_end = if is_blind {
-            blind_ms += spot.end.ms_since(blind_from);
-            counted_to = counted_to.max(spot.end);
-            spot.end
-        } else {
-            spot.end.min(deadline.plus_ms(cap_ms - watched_ms))
-        };
-        let moved = credited_end.plus_ms(slack_ms);
+        let last = *last.get_or_insert_with(|| last_credit(timer, spots));
+        let moved = moved.min(last);
         if moved > deadline {
             deadline = moved;
             credited(Credit {
@@ -106,6 +89,26 @@ fn walk(timer: &Timer, spots: &[BlindSpot], mut credited: impl FnMut(Credit)) ->
         }
     }
     deadline
+}
+
+/// When the watched time since the base has reached the cap: no credit goes beyond.
+fn last_credit(timer: &Timer, spots: &[BlindSpot]) -> Steady {
+    let mut left_ms = timer
+        .interval_ms
+        .saturating_mul(1 + u64::from(timer.blind_cap))
+        .saturating_add(timer.grace_ms);
+    let mut watched_to = timer.base;
+    for spot in spots {
+        let watched_ms = spot.start.ms_since(watched_to);
+        if watched_ms >= left_ms {
+            break;
+        }
+        if spot.cause != BlindCause::Overload && spot.end > watched_to {
+            left_ms -= watched_ms;
+            watched_to = spot.end;
+        }
+    }
+    watched_to.plus_ms(left_ms)
 }
 
 #[cfg(test)]

@@ -37,15 +37,16 @@ pub const OUTAGE_BELIEVED_MS: u64 = 30 * 24 * 3600 * 1000;
 pub struct Resumed {
     /// Steady time at the reading.
     pub steady: Steady,
-    /// Whether the outage's length is a measurement.
+    /// Whether the outage's length is a measurement; not so what a wall clock says, which may have
+    /// been set while the machine was down.
     pub length_known: bool,
 }
 
 /// Carries steady time over an outage that began at `mark` and ends at `now`.
 ///
 /// `newest` is the newest steady value found in the store: time never goes behind what was
-/// already acknowledged. The length is exact within one boot; across a reboot it comes from the
-/// wall clock; where that is not believable it is taken for zero and said to be unknown.
+/// already acknowledged. The length is exact within one boot; across a reboot it is the wall clock's
+/// word, and where that is not believable it is taken for zero.
 #[must_use]
 pub fn resume(mark: &Mark, newest: Steady, now: &Reading) -> Resumed {
     let same_boot = mark.reading.boot_id == now.boot_id && now.boot_ms >= mark.reading.boot_ms;
@@ -59,7 +60,7 @@ pub fn resume(mark: &Mark, newest: Steady, now: &Reading) -> Resumed {
     };
     Resumed {
         steady: mark.steady.plus_ms(length_ms.unwrap_or(0)).max(newest),
-        length_known: length_ms.is_some(),
+        length_known: same_boot,
     }
 }
 
@@ -107,9 +108,9 @@ mod tests {
 
     #[test]
     fn across_a_reboot_the_wall_clock_tells() {
-        check(reading(2, 10, 101 * HOUR_MS), 0, (11 * HOUR_MS, true));
+        check(reading(2, 10, 101 * HOUR_MS), 0, (11 * HOUR_MS, false));
         // Same boot id, but the clock lies before the mark: a restored machine image.
-        check(reading(1, 10, 101 * HOUR_MS), 0, (11 * HOUR_MS, true));
+        check(reading(1, 10, 101 * HOUR_MS), 0, (11 * HOUR_MS, false));
     }
 
     #[test]

@@ -18,6 +18,9 @@ use crate::domain::{
 };
 use crate::store::{AppRecord, Armed, Batch, Change};
 
+/// Blind spots are sorted by start and overlap little: the latest to end is among the last few.
+const RECENT_BLIND_SPOTS: usize = 4;
+
 /// What a batch of commands has decided so far.
 pub(super) struct Pending<'a> {
     view: &'a View,
@@ -261,12 +264,25 @@ impl<'a> Pending<'a> {
         Ok(())
     }
 
+    /// Whether we have watched without a break since the last beat of a running timer.
+    fn undisturbed(&self, entry: &Entry) -> bool {
+        let base = entry.liveness.running().map(|(running, _)| running.base);
+        let mut recent = self.view.blind_spots.iter().rev().take(RECENT_BLIND_SPOTS);
+        base.is_some_and(|base| recent.all(|spot| spot.end <= base))
+    }
+
     fn beat(&mut self, key: &ServiceKey, heartbeat: Heartbeat) -> Result<Beaten, Error> {
         let old = self.entry_of(key)?;
         let offer = old.service.liveness_offer;
         let beaten = old
             .liveness
-            .beat(heartbeat, offer, &self.rules.policy, self.now)
+            .beat(
+                heartbeat,
+                offer,
+                &self.rules.policy,
+                self.now,
+                self.undisturbed(old),
+            )
             .map_err(|refusal| match refusal {
                 BeatRefusal::NotMonitored => Error::NoLiveness(key.service),
                 BeatRefusal::Inactive => Error::Inactive(key.service),

@@ -37,7 +37,7 @@ fn suspended() -> Liveness {
 }
 
 fn beat(liveness: &Liveness, ms: u64) -> Result<Beaten, BeatRefusal> {
-    liveness.beat(Heartbeat::default(), TEN, &policy(), at(ms))
+    liveness.beat(Heartbeat::default(), TEN, &policy(), at(ms), true)
 }
 
 fn put(liveness: &Liveness, state: ServiceState, ms: u64) -> Liveness {
@@ -179,6 +179,7 @@ fn a_new_interval_is_told_once_and_the_longer_counts_until_it_is_known() {
                 Some(LivenessOffer::Seconds(6)),
                 &policy(),
                 at(5_000),
+                true,
             )
             .unwrap()
     };
@@ -201,7 +202,7 @@ fn changed_bounds_are_told_at_the_next_beat() {
         ..policy()
     };
     let told = registered(ProducerState::Active)
-        .beat(Heartbeat::default(), TEN, &policy, at(2_000))
+        .beat(Heartbeat::default(), TEN, &policy, at(2_000), true)
         .unwrap();
     assert!(told.new_interval);
     let agreement = told.liveness.agreement;
@@ -211,7 +212,7 @@ fn changed_bounds_are_told_at_the_next_beat() {
     );
     // They change once more before the producer beats again.
     let again = Liveness::Monitored(told.liveness)
-        .beat(Heartbeat::default(), TEN, &self::policy(), at(3_000))
+        .beat(Heartbeat::default(), TEN, &self::policy(), at(3_000), true)
         .unwrap();
     assert!(again.new_interval);
     assert_eq!(
@@ -230,7 +231,7 @@ fn a_promise_holds_for_its_beat_and_is_at_most_the_interval() {
     };
     let running = registered(ProducerState::Active);
     let promised = running
-        .beat(promise(10), TEN, &policy(), at(2_000))
+        .beat(promise(10), TEN, &policy(), at(2_000), true)
         .unwrap();
     let (timer, _) = Liveness::Monitored(promised.liveness)
         .running()
@@ -238,7 +239,7 @@ fn a_promise_holds_for_its_beat_and_is_at_most_the_interval() {
         .unwrap();
     assert_eq!(timer.promise, RetryPromise::from_secs(10));
     assert_eq!(
-        running.beat(promise(11), TEN, &policy(), at(2_000)),
+        running.beat(promise(11), TEN, &policy(), at(2_000), true),
         Err(BeatRefusal::PromiseTooLong { interval: secs(10) })
     );
     let plain = beat(&Liveness::Monitored(promised.liveness), 3_000).unwrap();
@@ -250,7 +251,39 @@ fn a_promise_holds_for_its_beat_and_is_at_most_the_interval() {
     // A malformed promise is told before the state: the contract's 400 before 409.
     let inactive = registered(ProducerState::Inactive);
     assert!(matches!(
-        inactive.beat(promise(11), TEN, &policy(), at(2_000)),
+        inactive.beat(promise(11), TEN, &policy(), at(2_000), true),
         Err(BeatRefusal::PromiseTooLong { .. })
     ));
+}
+
+#[test]
+fn a_producer_that_cannot_have_heard_is_told_again_and_the_longer_interval_counts() {
+    // From 30 s down to 10 s; the answer that tells it is lost.
+    let told = |wanted| {
+        let thirty = Liveness::registered(
+            ProducerState::Active,
+            Some(LivenessOffer::Seconds(30)),
+            &policy(),
+            at(0),
+        );
+        let beaten = thirty.beat(Heartbeat::default(), wanted, &policy(), at(1_000), true);
+        beaten.unwrap()
+    };
+    let first = told(TEN);
+    assert!(first.new_interval);
+    let counting = |beaten: &Beaten| beaten.liveness.agreement.counting().as_secs();
+    assert_eq!(counting(&first), 30);
+    let beat = |ms, undisturbed| {
+        let told = Liveness::Monitored(first.liveness);
+        let beaten = told.beat(Heartbeat::default(), TEN, &policy(), at(ms), undisturbed);
+        beaten.unwrap()
+    };
+    // At the old pace, or after we were blind: it may not know.
+    for unaware in [beat(31_000, true), beat(3_000, false)] {
+        assert!(unaware.new_interval);
+        assert_eq!(counting(&unaware), 30);
+    }
+    let aware = beat(11_000, true);
+    assert!(!aware.new_interval);
+    assert_eq!(counting(&aware), 10);
 }
