@@ -38,12 +38,15 @@ fn cut(test: &str, survivors: Survivors) {
     };
     let mut random = Random::from_env(test);
     let clients = Clients::default();
+    let mut synced = 0;
     for round in 0..=rounds {
         let server = Server::start_with_log(&attached.data_dir(), &attached.log(), &ARGS);
         clients.check(&server);
         check_log(&server.log());
         if round == rounds {
             assert!(clients.acknowledged() > 100);
+            // Some cuts come before the first sync of their round, most do not.
+            assert!(synced > rounds / 2, "the disk is hardly ever synced");
             return server.stop();
         }
         let syncs = disk.syncs();
@@ -54,16 +57,20 @@ fn cut(test: &str, survivors: Survivors) {
             server.signal("KILL");
         });
         server.kill();
-        assert!(disk.syncs() > syncs, "the disk was never synced");
+        synced += usize::from(disk.syncs() > syncs);
         drop(attached);
         disk = disk.after_the_cut(survivors, &mut random);
         attached = OnDisk::attach(&disk, false).unwrap();
     }
 }
 
-/// A cut is no damage: nothing is rehearsed, skipped or mended.
+/// A cut costs nothing: no row is missing, skipped or mended. (A torn tail may be rehearsed first.)
 fn check_log(log: &str) {
-    for complaint in ["looks damaged", "skipped ", "mending the expiry index"] {
+    for complaint in [
+        "are not those that were committed",
+        "skipped ",
+        "mending the expiry index",
+    ] {
         assert!(!log.contains(complaint), "{log}");
     }
 }
