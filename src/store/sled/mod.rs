@@ -353,20 +353,8 @@ impl SledStore {
 
 impl Store for SledStore {
     fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<Loaded, Error> {
-        let sum = Fingerprint::of(&self.trees)?;
-        if self
-            .census
-            .fingerprint
-            .replace(sum.0)
-            .is_some_and(|told| told != sum.0)
-        {
-            log::error!(
-                "the rows of {} are not those that were committed last: something else than mepulse has \
-                 changed or lost registrations or heartbeats",
-                self.data_dir.path().display()
-            );
-        }
         let mut loaded = Loaded::default();
+        let mut sum = Fingerprint::default();
         let trees = &self.trees;
         if let Some(bytes) = trees.meta.get(meta::MARK)? {
             match records::decode_mark(&bytes) {
@@ -386,12 +374,13 @@ impl Store for SledStore {
                 .and_then(|app| Ok(Row::App(app, records::decode_app(&value)?)));
             loaded.take(tree::APPS, &key, decoded, each);
         }
-        load_services(&trees.services, &mut loaded, each)?;
+        load_services(&trees.services, &mut sum, &mut loaded, each)?;
         for row in trees.liveness.iter() {
             let (key, value) = row?;
             if key == schema::CENSUS_KEY {
                 continue;
             }
+            sum.toggle(Counted::Liveness, &key, &value);
             let decoded = schema::parse_service_key(&key)
                 .and_then(|id| Ok(Row::Liveness(id, records::decode_liveness(&value)?)));
             loaded.take(tree::LIVENESS, &key, decoded, each);
@@ -416,6 +405,18 @@ impl Store for SledStore {
                 loaded.next_sequence = sequence + 1;
                 break;
             }
+        }
+        if self
+            .census
+            .fingerprint
+            .replace(sum.0)
+            .is_some_and(|told| told != sum.0)
+        {
+            log::error!(
+                "the rows of {} are not those that were committed last: something else than mepulse \
+                 has changed or lost registrations or heartbeats",
+                self.data_dir.path().display()
+            );
         }
         Ok(loaded)
     }
@@ -516,6 +517,7 @@ impl SledStore {
 /// checksum covers all parts, so a missing one is noticed.
 fn load_services(
     services: &sled::Tree,
+    sum: &mut Fingerprint,
     loaded: &mut Loaded,
     each: &mut dyn FnMut(Row),
 ) -> Result<(), Error> {
@@ -530,6 +532,7 @@ fn load_services(
     };
     for row in services.iter() {
         let (raw_key, value) = row?;
+        sum.toggle(Counted::Services, &raw_key, &value);
         match schema::parse_service_part_key(&raw_key) {
             Ok((key, _)) => match &mut joined {
                 Some((current, bytes)) if *current == key => bytes.extend_from_slice(&value),
