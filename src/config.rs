@@ -91,6 +91,8 @@ pub struct Liveness {
     pub patch_response: PatchResponse,
     /// Whether `GET /services` leaves SUSPENDED services out.
     pub hide_suspended: bool,
+    /// A SUSPENDED service is removed after so many seconds; 0: never.
+    pub remove_after_s: u32,
 }
 
 /// What a heartbeat is answered with when nothing needs telling.
@@ -174,6 +176,7 @@ impl Default for Liveness {
             grace_min_ms: 2_000,
             patch_response: PatchResponse::Minimal,
             hide_suspended: true,
+            remove_after_s: 0,
         }
     }
 }
@@ -302,6 +305,10 @@ impl Config {
             grace_percent: self.liveness.grace_percent,
             grace_min_ms: self.liveness.grace_min_ms,
             blind_cap: self.truth.blind_cap,
+            remove_after_ms: match self.liveness.remove_after_s {
+                0 => None,
+                secs => Some(u64::from(secs) * 1000),
+            },
         }
     }
 
@@ -401,6 +408,7 @@ impl Config {
             ("liveness.grace_min_ms", liveness.grace_min_ms, 1, day_ms),
             ("truth.tick_ms", truth.tick_ms, 1, truth.stall_ms / 2),
             ("truth.stall_ms", truth.stall_ms, 2, day_ms),
+            ("truth.blind_cap", truth.blind_cap.into(), 1, 1_000_000),
             (
                 "history.keep_per_service",
                 history.keep_per_service as u64,

@@ -23,6 +23,8 @@ pub struct Metrics {
     pub deregistrations: Counter,
     /// Services suspended for silence.
     pub verdicts: Counter,
+    /// Suspended services removed because they did not come back.
+    pub removals: Counter,
     /// Suspended services that beat again.
     pub revivals: Counter,
     /// Writes refused because the queue was full.
@@ -81,6 +83,7 @@ impl Metrics {
             registrations: Counter::default(),
             deregistrations: Counter::default(),
             verdicts: Counter::default(),
+            removals: Counter::default(),
             revivals: Counter::default(),
             refused: Counter::default(),
             commits: Counter::default(),
@@ -117,6 +120,11 @@ impl Metrics {
             "verdicts",
             "Services suspended for silence",
             self.verdicts.clone(),
+        );
+        registry.register(
+            "removals",
+            "Suspended services removed because they did not come back",
+            self.removals.clone(),
         );
         registry.register(
             "revivals",

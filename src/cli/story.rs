@@ -88,6 +88,10 @@ fn happened(event: &EventReport, lines: &mut Vec<String>) {
             liveness_interval,
         } => format!("replaced, {from} to {to}, {}", interval(liveness_interval)),
         What::Removed { state } => format!("removed by its producer, was {state}"),
+        What::Forgotten { since_steady_ms } => format!(
+            "removed: SUSPENDED for {} without coming back",
+            duration(event.steady_ms.saturating_sub(*since_steady_ms))
+        ),
     };
     lines.push(format!("  {}  {what}", at.time(at.steady_ms)));
     if let What::Suspended { evidence } = &event.what {

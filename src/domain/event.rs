@@ -49,6 +49,11 @@ pub enum Happening {
         /// The state before.
         state: ServiceState,
     },
+    /// It did not come back, and was removed.
+    Forgotten {
+        /// It had been SUSPENDED since.
+        since: Steady,
+    },
 }
 
 /// Why a service was declared silent: everything the rule went by.

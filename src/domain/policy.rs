@@ -21,6 +21,8 @@ pub struct Policy {
     pub grace_min_ms: u64,
     /// How many intervals of watched time may be added by credits (see [`Timer::blind_cap`]).
     pub blind_cap: u32,
+    /// A SUSPENDED service is removed after so many milliseconds; `None`: never.
+    pub remove_after_ms: Option<u64>,
 }
 
 impl Policy {
@@ -42,6 +44,20 @@ impl Policy {
     #[must_use]
     pub fn grace_ms(&self, interval: LivenessInterval) -> u64 {
         (interval.as_ms() * u64::from(self.grace_percent) / 100).max(self.grace_min_ms)
+    }
+
+    /// The timer that leads to the removal of a SUSPENDED service; `None` when none runs. The same
+    /// rule as for silence: an outage of ours is not charged to a producer that may come back.
+    #[must_use]
+    pub fn removal_of(&self, liveness: &Liveness) -> Option<Timer> {
+        let interval = liveness.monitored()?.agreement.counting();
+        Some(Timer {
+            base: liveness.suspended_since()?,
+            interval_ms: self.remove_after_ms?,
+            grace_ms: self.grace_ms(interval),
+            retry_ms: interval.as_ms(),
+            blind_cap: self.blind_cap,
+        })
     }
 
     /// The running timer of a service, ready for [`super::silence::deadline`]; `None` when none
@@ -79,6 +95,7 @@ mod tests {
             grace_percent: 20,
             grace_min_ms: 2000,
             blind_cap: 10,
+            remove_after_ms: None,
         };
         for (offer, interval) in [
             (LivenessOffer::PlatformChooses, 30),

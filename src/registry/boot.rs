@@ -237,7 +237,7 @@ fn add(view: &mut View, key: ServiceKey, service: Arc<Service>, liveness: Livene
 fn place(view: &mut View, armed: Armed) -> Option<Armed> {
     match view.entry_mut(&armed.key) {
         // The index is walked from early to late, so the first one found is the one to keep.
-        Some(entry) if entry.armed.is_none() && entry.liveness.running().is_some() => {
+        Some(entry) if entry.armed.is_none() && entry.liveness.monitored().is_some() => {
             entry.armed = Some(armed.at);
             None
         }

@@ -48,6 +48,8 @@ pub(super) struct Tally {
     pub(super) beats: u64,
     pub(super) registered: u64,
     pub(super) removed: u64,
+    /// Removed because they did not come back.
+    pub(super) forgotten: u64,
     pub(super) revived: u64,
     /// Suspended services with the deadline that passed.
     pub(super) suspended: Vec<(ServiceKey, Steady)>,
@@ -73,7 +75,9 @@ pub(super) fn index_at(
     policy: &Policy,
     blind_spots: &[BlindSpot],
 ) -> Option<Steady> {
-    let timer = policy.timer_of(&entry.liveness)?;
+    let timer = policy
+        .timer_of(&entry.liveness)
+        .or_else(|| policy.removal_of(&entry.liveness))?;
     match entry.armed {
         Some(armed) if armed <= timer.earliest() => Some(armed),
         armed => {
@@ -252,16 +256,19 @@ impl<'a> Pending<'a> {
     }
 
     fn remove(&mut self, key: &ServiceKey) -> Result<(), Error> {
-        let old = self.entry_of(key)?;
-        let (app, state) = (old.key.app.clone(), old.liveness.state());
+        let state = self.entry_of(key)?.liveness.state();
         self.note(key, Happening::Removed { state });
+        self.drop_service(key);
+        self.tally.removed += 1;
+        Ok(())
+    }
+
+    fn drop_service(&mut self, key: &ServiceKey) {
         self.services.insert(key.service, None);
-        let pending = self.apps.entry(app).or_default();
+        let pending = self.apps.entry(key.app.clone()).or_default();
         if !pending.added.remove(&key.service) {
             pending.removed.insert(key.service);
         }
-        self.tally.removed += 1;
-        Ok(())
     }
 
     /// Whether we have watched without a break since the last beat of a running timer.
@@ -387,18 +394,27 @@ impl<'a> Pending<'a> {
                 armed: None,
                 ..entry.clone()
             };
-            match self.verdict(&unarmed, at) {
-                Some((liveness, evidence)) => {
-                    self.tally.suspended.push((due.key, evidence.deadline));
-                    self.note(&unarmed.key, Happening::Suspended(Box::new(evidence)));
-                    self.put(Entry {
-                        liveness,
-                        ..unarmed
-                    });
-                }
-                None => self.put(unarmed),
+            if let Some((liveness, evidence)) = self.verdict(&unarmed, at) {
+                self.tally.suspended.push((due.key, evidence.deadline));
+                self.note(&unarmed.key, Happening::Suspended(Box::new(evidence)));
+                self.put(Entry {
+                    liveness,
+                    ..unarmed
+                });
+            } else if let Some(since) = self.forgotten(&unarmed, at) {
+                self.tally.forgotten += 1;
+                self.note(&unarmed.key, Happening::Forgotten { since });
+                self.drop_service(&unarmed.key);
+            } else {
+                self.put(unarmed);
             }
         }
+    }
+
+    /// Since when an entry has been SUSPENDED, if that is too long at `at`.
+    fn forgotten(&self, entry: &Entry, at: Steady) -> Option<Steady> {
+        let timer = self.rules.policy.removal_of(&entry.liveness)?;
+        (deadline(&timer, &self.view.blind_spots) <= at).then_some(timer.base)
     }
 
     /// The verdict on an entry whose deadline has passed at `at`, with its evidence.

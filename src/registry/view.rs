@@ -19,8 +19,8 @@ pub struct Entry {
     pub service: Arc<Service>,
     /// State and agreement.
     pub liveness: Liveness,
-    /// Where its entry of the expiry index stands: `Some` exactly while a timer runs, and never
-    /// later than the timer's deadline.
+    /// Where its entry of the expiry index stands: `Some` exactly while a timer runs (to silence, or
+    /// to removal), and never later than the timer's deadline.
     pub armed: Option<Steady>,
 }
 

@@ -366,6 +366,13 @@ impl Writer {
                 first.service
             );
         }
+        metrics.removals.inc_by(tally.forgotten);
+        if tally.forgotten > 0 {
+            log::info!(
+                "removed {} services that were SUSPENDED for too long",
+                tally.forgotten
+            );
+        }
         if tally.revived > 0 {
             log::info!("{} suspended services beat again", tally.revived);
         }

@@ -444,6 +444,8 @@ struct PolicyV1 {
     grace_percent: u32,
     grace_min_ms: u64,
     blind_cap: u32,
+    /// 0: never.
+    remove_after_ms: u64,
 }
 
 pub(super) fn encode_policy(policy: &Policy) -> Vec<u8> {
@@ -454,6 +456,7 @@ pub(super) fn encode_policy(policy: &Policy) -> Vec<u8> {
         grace_percent: policy.grace_percent,
         grace_min_ms: policy.grace_min_ms,
         blind_cap: policy.blind_cap,
+        remove_after_ms: policy.remove_after_ms.unwrap_or(0),
     };
     codec::encode(1, &record)
 }
@@ -468,6 +471,7 @@ pub(super) fn decode_policy(bytes: &[u8]) -> Result<Policy, DecodeError> {
         grace_percent: record.grace_percent,
         grace_min_ms: record.grace_min_ms,
         blind_cap: record.blind_cap,
+        remove_after_ms: (record.remove_after_ms > 0).then_some(record.remove_after_ms),
     })
 }
 

@@ -171,6 +171,11 @@ pub enum What {
         /// The state before.
         state: String,
     },
+    /// It did not come back, and was removed.
+    Forgotten {
+        /// It had been SUSPENDED since.
+        since_steady_ms: u64,
+    },
 }
 
 impl From<&Event> for EventReport {
@@ -198,6 +203,9 @@ impl From<&Event> for EventReport {
             },
             Happening::Removed { state: from } => What::Removed {
                 state: state(*from),
+            },
+            Happening::Forgotten { since } => What::Forgotten {
+                since_steady_ms: since.as_ms(),
             },
         };
         Self {

@@ -2,7 +2,9 @@
 
 use mepulse::clock::ManualMachine;
 use mepulse::domain::liveness::ServiceState;
-use mepulse::domain::{AppInstanceId, BlindCause, Heartbeat, ProducerState, RetryPromise};
+use mepulse::domain::{
+    AppInstanceId, BlindCause, Happening, Heartbeat, ProducerState, RetryPromise,
+};
 use mepulse::registry::Error;
 use mepulse::store::memory::MemoryStore;
 
@@ -276,4 +278,39 @@ async fn a_mass_expiry_is_judged_in_bounded_parts_until_all_are_suspended() {
         assert_eq!(suspended, (part * 1024).min(3000));
     }
     assert_eq!(bench.store.commits() - commits, 3);
+}
+
+#[tokio::test]
+async fn the_suspended_are_removed_after_their_time_and_outages_are_not_charged() {
+    let mut forgetful = terms();
+    forgetful.rules.policy.remove_after_ms = Some(60_000);
+    let bench = Bench::on(
+        MemoryStore::default(),
+        ManualMachine::new(),
+        forgetful.clone(),
+    );
+    let key = bench.register().await;
+    let other = bench.register().await;
+    bench.pass(INTERVAL_MS + GRACE_MS).await;
+    assert_eq!(bench.state(&key), ServiceState::Suspended);
+    bench.pass(30_000).await;
+    bench.beat(&other).await;
+    // It may have tried to come back while nobody listened.
+    let bench = bench.crash(forgetful, |machine| machine.advance_ms(100_000));
+    bench.pass(INTERVAL_MS + GRACE_MS - 1).await;
+    assert_eq!(bench.state(&key), ServiceState::Suspended);
+    bench.pass(1).await;
+    assert!(bench.registry().view().service_of(&key).is_none());
+    assert_eq!(bench.store.liveness(&key), None);
+    assert_eq!(bench.state(&other), ServiceState::Suspended);
+    let history = bench.registry().history(key.service).await.unwrap();
+    assert!(matches!(
+        history.last().unwrap().what,
+        Happening::Forgotten { .. }
+    ));
+    // Off again: nobody is removed any more.
+    bench.registry().reload(terms().rules);
+    bench.pass(200_000).await;
+    assert_eq!(bench.state(&other), ServiceState::Suspended);
+    assert!(bench.store.expiry().is_empty());
 }

@@ -14,6 +14,7 @@ fn policy() -> Policy {
         grace_percent: 20,
         grace_min_ms: 2000,
         blind_cap: 10,
+        remove_after_ms: None,
     }
 }
 

@@ -473,6 +473,7 @@ fn world() -> impl Strategy<Value = World> {
                 grace_percent,
                 grace_min_ms: stall_ms + spare_ms,
                 blind_cap: FAR,
+                remove_after_ms: None,
             };
             let blindness = blindness(interval_ms);
             let turns = prop::collection::vec(turn(), 1..40);

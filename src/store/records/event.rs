@@ -39,6 +39,9 @@ enum HappeningV1 {
     Removed {
         state: u8,
     },
+    Forgotten {
+        since_ms: u64,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -101,6 +104,9 @@ pub(in crate::store) fn encode_event(event: &Event) -> Vec<u8> {
         },
         Happening::Removed { state } => HappeningV1::Removed {
             state: state_number(*state),
+        },
+        Happening::Forgotten { since } => HappeningV1::Forgotten {
+            since_ms: since.as_ms(),
         },
     };
     let record = EventV1 {
@@ -169,6 +175,9 @@ pub(in crate::store) fn decode_event(sequence: u64, bytes: &[u8]) -> Result<Even
         },
         HappeningV1::Removed { state } => Happening::Removed {
             state: state_of(state)?,
+        },
+        HappeningV1::Forgotten { since_ms } => Happening::Forgotten {
+            since: Steady::from_ms(since_ms),
         },
     };
     Ok(Event {

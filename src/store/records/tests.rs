@@ -131,6 +131,7 @@ fn golden_blind_spot_mark_and_policy() {
         grace_percent: 20,
         grace_min_ms: 2_000,
         blind_cap: 10,
+        remove_after_ms: Some(3_600_000),
     };
     assert_eq!(hex(&encode_policy(&policy)), GOLDEN_POLICY);
     assert_eq!(decode_policy(&encode_policy(&policy)), Ok(policy));
@@ -232,7 +233,7 @@ const GOLDEN_LIVENESS: &str =
 const GOLDEN_BLIND_SPOT: &str = "010900000000000000010131440038";
 const GOLDEN_MARK: &str =
     "0103000000000000000700000000000000090909090909090909090909090909090b00000000000000010153c0a1";
-const GOLDEN_POLICY: &str = "011e000000050000008051010014000000d0070000000000000a000000a9c31bb6";
+const GOLDEN_POLICY: &str = "011e000000050000008051010014000000d0070000000000000a00000080ee3600000000001415c409";
 
 #[test]
 fn a_census_is_found_in_the_middle_of_anything() {

@@ -223,6 +223,7 @@ fn what_was_registered_is_what_is_shown() {
         grace_percent: 20,
         grace_min_ms: 2000,
         blind_cap: 10,
+        remove_after_ms: None,
     };
     let now = crate::domain::Moment {
         steady: crate::domain::Steady::from_ms(0),

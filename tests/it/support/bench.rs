@@ -28,6 +28,7 @@ pub(crate) fn terms() -> Terms {
                 grace_percent: 20,
                 grace_min_ms: GRACE_MS,
                 blind_cap: 10,
+                remove_after_ms: None,
             },
             auto_accept: true,
             services_max_per_app: 1000,
