@@ -31,7 +31,8 @@ struct State {
     policy: Option<Policy>,
     events: BTreeMap<u64, Event>,
     commits: u64,
-    fail: bool,
+    /// So many commits still succeed; `None`: all.
+    left: Option<u64>,
     hold: bool,
     waiting: usize,
 }
@@ -49,7 +50,12 @@ impl MemoryStore {
 
     /// From now on every commit fails.
     pub fn fail_commits(&self) {
-        self.state().fail = true;
+        self.fail_commits_after(Some(0));
+    }
+
+    /// So many commits still succeed, then every one fails; `None`: none does.
+    pub fn fail_commits_after(&self, left: Option<u64>) {
+        self.state().left = left;
     }
 
     /// Commits wait while this is on: a stalled disk.
@@ -68,7 +74,7 @@ impl MemoryStore {
     #[must_use]
     pub fn snapshot(&self) -> Self {
         let state = State {
-            fail: false,
+            left: None,
             hold: false,
             waiting: 0,
             ..self.state().clone()
@@ -145,8 +151,10 @@ impl Store for MemoryStore {
                 .unwrap_or_else(PoisonError::into_inner);
         }
         state.waiting -= 1;
-        if state.fail {
-            return Err(Error::Injected);
+        match &mut state.left {
+            Some(0) => return Err(Error::Injected),
+            Some(left) => *left -= 1,
+            None => {}
         }
         state.commits += 1;
         state.apps.extend(batch.apps.iter().cloned());

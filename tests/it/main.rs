@@ -20,6 +20,7 @@ mod power_cut;
 mod races;
 mod restart;
 mod services;
+mod simulation;
 mod snapshots;
 mod stop;
 mod store_guard;
