@@ -26,3 +26,4 @@ mod stop;
 mod store_guard;
 mod support;
 mod tidy;
+mod truth;

@@ -6,6 +6,7 @@ pub(crate) mod disk;
 pub(crate) mod load;
 pub(crate) mod mount;
 pub(crate) mod random;
+pub(crate) mod truth;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -74,8 +75,15 @@ impl Server {
     ) -> Result<Self, Option<i32>> {
         let mut options = File::options();
         let stderr = options.create(true).append(true).open(log).unwrap();
+        // A free port, unless the test has chosen one.
+        let listen: &[&str] = match args.contains(&"--listen") {
+            true => &[],
+            false => &["--listen", "127.0.0.1:0"],
+        };
         let mut child = command
-            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg("serve")
+            .args(listen)
+            .arg("--data-dir")
             .arg(data_dir)
             .args(args)
             .stdout(Stdio::piped())
