@@ -27,7 +27,7 @@ pub(super) const GRACE: Duration = Duration::from_millis(1200);
 /// How old the last mark may be when a server is killed: its interval, and a commit to be in.
 const MARK_AGE: Duration = Duration::from_millis(1500);
 /// How often verdicts are looked for.
-const LOOK: Duration = Duration::from_millis(250);
+pub(super) const LOOK: Duration = Duration::from_millis(250);
 
 /// See the module.
 pub(crate) struct Stage {

@@ -12,7 +12,7 @@ use mepulse::store::{Durability, OpenMode, OpenOptions, SledStore, migrate};
 use tokio::time::Instant;
 
 use super::app::{App, Diary, Fate};
-use super::stage::GRACE;
+use super::stage::{GRACE, LOOK};
 
 /// A verdict that is later than its minimum by more than this is counted as late: for the polls, the
 /// scheduler and the test's own imprecision.
@@ -111,6 +111,17 @@ impl Conversion {
     }
 }
 
+/// When a verdict was seen. One that fell right before a blind spot could only be seen behind it:
+/// then its own date has to do.
+fn seen_between(declared: Instant, seen: Instant, spots: &[Spot]) -> Instant {
+    let nobody_looked =
+        |spot: &Spot| !spot.is_overload && declared < spot.end && declared + 2 * LOOK > spot.start;
+    match spots.iter().any(nobody_looked) {
+        true => seen.min(declared),
+        false => seen,
+    }
+}
+
 /// One row of the table.
 #[derive(Debug, Default)]
 pub(crate) struct Row {
@@ -177,13 +188,13 @@ impl Row {
             }
             let events = boot.history(ServiceId::parse(id).unwrap()).unwrap();
             let evidence = |event: &Event| match &event.what {
-                Happening::Suspended(evidence) => Some(evidence.clone()),
+                Happening::Suspended(evidence) => Some((event.at.steady, evidence.clone())),
                 _ => None,
             };
             let verdicts: Vec<_> = events.iter().filter_map(evidence).collect();
             if diary.app.fate == Fate::Dies {
                 row.dead += 1;
-                let (Some(&seen), [evidence]) = (seen.get(id), &verdicts[..]) else {
+                let (Some(&seen), [(at, evidence)]) = (seen.get(id), &verdicts[..]) else {
                     row.complain(
                         diary,
                         &format!("is dead, and the verdicts are {verdicts:?}"),
@@ -196,6 +207,7 @@ impl Row {
                     true => heard.max(steady.instant(evidence.timer.base)),
                     false => heard,
                 };
+                let seen = seen_between(steady.instant(*at), seen, &spots);
                 let minimum = minimum(&diary.app, base, evidence.beats, &spots);
                 row.judge_dead(diary, begun, minimum, seen);
             } else {
