@@ -80,8 +80,10 @@ impl Line {
         match timeout(CONNECT_MAX, TcpStream::connect(self.address)).await {
             Ok(connected) => connected,
             Err(_) => {
-                // Less than that may be this process' own doing.
-                asked.sent = Instant::now() - CONNECT_MAX;
+                // It was tried by then, unless this process was slow itself.
+                if asked.doubts == 0 {
+                    asked.sent = Instant::now() - CONNECT_MAX;
+                }
                 Err(ErrorKind::TimedOut.into())
             }
         }
@@ -102,7 +104,9 @@ impl Line {
             let _ = stream.set_nodelay(true);
             asked.doubts += 1;
             let written = stream.write_all(request).await;
-            asked.sent = Instant::now();
+            if asked.doubts == 1 {
+                asked.sent = Instant::now();
+            }
             match read_answer(&mut stream).await {
                 Ok(answer) => {
                     asked.answer = Some(answer);
