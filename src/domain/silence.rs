@@ -75,8 +75,11 @@ fn walk(timer: &Timer, spots: &[BlindSpot], mut credited: impl FnMut(Credit)) ->
         }
         let mut moved = spot.end.plus_ms(slack_ms);
         if !spot.length_known {
-            // It may have been shorter, and the application still waiting for its turn.
-            moved = moved.max(deadline.plus_ms(spot.end.ms_since(spot.start.max(timer.base))));
+            // It may have been shorter, and the application still waiting for its turn; but that
+            // comes within an interval.
+            let waiting = deadline.plus_ms(spot.end.ms_since(spot.start.max(timer.base)));
+            let turn = spot.end.plus_ms(timer.interval_ms + timer.grace_ms);
+            moved = moved.max(waiting.min(turn));
         }
         let last = *last.get_or_insert_with(|| last_credit(timer, spots));
         let moved = moved.min(last);

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
+use super::command::Instant;
 use super::health::Health;
 use super::queue::Queue;
 use super::view::{Entry, View};
@@ -193,7 +194,7 @@ impl Boot {
             stall_ms: terms.stall_ms,
             metrics: metrics.clone(),
         });
-        let watch = Watch::new(resumed.steady, clock.asleep_ms(), terms.stall_ms);
+        let watch = Watch::new(Instant::now(&clock), terms.stall_ms);
         let mut writer = Writer {
             store: self.store,
             view: inner.view.clone(),
@@ -204,7 +205,7 @@ impl Boot {
             terms,
             last_mark: resumed.steady,
             watch,
-            stopped_at: None,
+            has_stopped: false,
             next_sequence: self.next_sequence,
         };
         let mended = writer.mend_all(late, self.orphans);

@@ -7,10 +7,11 @@ use tokio::sync::oneshot;
 
 use super::view::Entry;
 use super::{Error, Rules};
+use crate::clock::Clock;
 use crate::domain::liveness::Beaten;
 use crate::domain::{
-    AppInstanceId, Event, Heartbeat, LivenessInterval, Moment, ProducerState, Reading, Service,
-    ServiceId, ServiceKey, ServiceState, Steady,
+    AppInstanceId, Event, Heartbeat, LivenessInterval, ProducerState, Reading, Service, ServiceId,
+    ServiceKey, ServiceState, Steady,
 };
 
 /// Where an answer goes.
@@ -21,12 +22,10 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 pub(super) enum Item {
     /// What a client wants.
     Client(Command),
-    /// Judge what is due at `at`: the instant the pulse was put into the queue, so that every beat
+    /// Judge what is due at that instant: when the pulse was put into the queue, so that every beat
     /// received before it is taken before it.
     Pulse {
-        at: Steady,
-        /// See [`crate::clock::Machine::asleep_ms`].
-        asleep_ms: u64,
+        now: Instant,
         done: Option<oneshot::Sender<()>>,
     },
     /// The configuration was reloaded.
@@ -39,7 +38,27 @@ pub(super) enum Item {
         reply: Reply<Vec<Event>>,
     },
     /// From here on beats are refused, because the server stops: nobody is judged any more.
-    StopWatching { at: Moment, reading: Reading },
+    StopWatching { now: Instant },
+}
+
+/// What all clocks say when an item is put into the queue.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Instant {
+    pub(super) steady: Steady,
+    pub(super) reading: Reading,
+    /// See [`crate::clock::Machine::asleep_ms`].
+    pub(super) asleep_ms: u64,
+}
+
+impl Instant {
+    pub(super) fn now(clock: &Clock) -> Self {
+        let (now, reading) = clock.read();
+        Self {
+            steady: now.steady,
+            reading,
+            asleep_ms: clock.asleep_ms(),
+        }
+    }
 }
 
 /// What a client can want.

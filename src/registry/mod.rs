@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 pub use self::boot::Boot;
 pub use self::command::BatchOutcome;
-use self::command::{Command, Item, Reply};
+use self::command::{Command, Instant, Item, Reply};
 use self::health::Health;
 use self::queue::Queue;
 pub use self::view::{App, Entry, View};
@@ -154,8 +154,7 @@ struct Inner {
 impl Inner {
     fn pulse_now(&self, done: Option<oneshot::Sender<()>>) -> Item {
         Item::Pulse {
-            at: self.clock.now().steady,
-            asleep_ms: self.clock.asleep_ms(),
+            now: Instant::now(&self.clock),
             done,
         }
     }
@@ -312,10 +311,11 @@ impl Registry {
     /// From here on beats are refused, because the server stops: nobody is judged any more, and the
     /// next start takes it from here.
     pub fn stop_watching(&self) {
-        let (at, reading) = self.0.clock.read();
-        self.0
-            .queue
-            .push_own(|_| Some(Item::StopWatching { at, reading }));
+        self.0.queue.push_own(|_| {
+            Some(Item::StopWatching {
+                now: Instant::now(&self.0.clock),
+            })
+        });
     }
 
     /// What happened to a service, oldest first, as far as it is kept; also of one that is gone.

@@ -3,17 +3,17 @@
 //! Driven by the writer, in the order in which it takes things from the queue; so a blind spot is
 //! known before anybody is judged.
 
-use crate::domain::{BlindCause, BlindSpot, Steady};
+use super::command::Instant;
+use crate::domain::{BlindCause, BlindSpot, Mark, Steady};
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Watch {
     /// Longer than this is a blind spot, in milliseconds.
     stall_ms: u64,
-    /// When the last pulse was put into the queue.
-    last_pulse: Steady,
-    /// For how long the machine had been suspended then, in milliseconds since it was booted.
-    last_asleep_ms: u64,
+    /// When the last pulse was put into the queue: the last instant of which we know that we were
+    /// watching.
+    last_pulse: Instant,
     /// When the writer last ran.
     last_run: Steady,
     /// The longest stretch since the last pulse in which the writer did not run.
@@ -25,12 +25,11 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(now: Steady, asleep_ms: u64, stall_ms: u64) -> Self {
+    pub(super) fn new(now: Instant, stall_ms: u64) -> Self {
         Self {
             stall_ms,
             last_pulse: now,
-            last_asleep_ms: asleep_ms,
-            last_run: now,
+            last_run: now.steady,
             longest_rest_ms: 0,
             burst: None,
             found: Vec::new(),
@@ -43,11 +42,12 @@ impl Watch {
         self.last_run = now;
     }
 
-    /// A pulse that was put into the queue at `at`.
-    pub(super) fn pulse(&mut self, at: Steady, asleep_ms: u64) {
-        let gap_ms = at.ms_since(self.last_pulse);
+    /// A pulse that was put into the queue at that instant.
+    pub(super) fn pulse(&mut self, now: Instant) {
+        let last = self.last_pulse;
+        let gap_ms = now.steady.ms_since(last.steady);
         if gap_ms > self.stall_ms {
-            let slept_ms = asleep_ms.saturating_sub(self.last_asleep_ms);
+            let slept_ms = now.asleep_ms.saturating_sub(last.asleep_ms);
             let cause = if slept_ms * 2 >= gap_ms {
                 BlindCause::Asleep
             } else if self.longest_rest_ms * 2 >= gap_ms {
@@ -55,11 +55,20 @@ impl Watch {
             } else {
                 BlindCause::Starved
             };
-            self.found(self.last_pulse, at, cause);
+            self.found(last.steady, now.steady, cause);
         }
-        self.last_pulse = self.last_pulse.max(at);
-        self.last_asleep_ms = asleep_ms;
+        self.last_pulse = now;
         self.longest_rest_ms = 0;
+    }
+
+    /// The proof that we were watching: the last pulse. What came after it may be the end of a gap
+    /// that no pulse has shown yet.
+    pub(super) fn mark(&self, clean_stop: bool) -> Mark {
+        Mark {
+            steady: self.last_pulse.steady,
+            reading: self.last_pulse.reading,
+            clean_stop,
+        }
     }
 
     /// A commit that took from `start` to `end`.
@@ -130,13 +139,26 @@ pub(super) fn add(spots: &mut Vec<BlindSpot>, mut spot: BlindSpot) -> (BlindSpot
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{BootId, Reading, Wall};
 
     fn at(ms: u64) -> Steady {
         Steady::from_ms(ms)
     }
 
+    fn instant(ms: u64, asleep_ms: u64) -> Instant {
+        Instant {
+            steady: at(ms),
+            reading: Reading {
+                boot_ms: ms,
+                boot_id: BootId([0; 16]),
+                wall: Wall::from_ns(ms * 1_000_000),
+            },
+            asleep_ms,
+        }
+    }
+
     fn watch() -> Watch {
-        Watch::new(at(0), 0, 1_000)
+        Watch::new(instant(0, 0), 1_000)
     }
 
     fn seen(watch: &mut Watch) -> Vec<(u64, u64, &'static str)> {
@@ -151,7 +173,7 @@ mod tests {
         let mut watch = watch();
         for ms in [100, 1_100, 1_200] {
             watch.run(at(ms));
-            watch.pulse(at(ms), 0);
+            watch.pulse(instant(ms, 0));
         }
         assert_eq!(seen(&mut watch), []);
     }
@@ -160,19 +182,19 @@ mod tests {
     fn a_gap_is_named_after_what_did_not_run() {
         let mut frozen = watch();
         frozen.run(at(5_000));
-        frozen.pulse(at(5_000), 0);
+        frozen.pulse(instant(5_000, 0));
         assert_eq!(seen(&mut frozen), [(0, 5_000, "frozen")]);
 
         let mut asleep = watch();
         asleep.run(at(5_000));
-        asleep.pulse(at(5_000), 4_800);
+        asleep.pulse(instant(5_000, 4_800));
         assert_eq!(seen(&mut asleep), [(0, 5_000, "asleep")]);
 
         let mut starved = watch();
         for ms in (500..=5_000).step_by(500) {
             starved.run(at(ms));
         }
-        starved.pulse(at(5_000), 0);
+        starved.pulse(instant(5_000, 0));
         assert_eq!(seen(&mut starved), [(0, 5_000, "starved")]);
     }
 

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use super::command::{Ack, Item};
+use super::command::{Ack, Instant, Item};
 use super::decide::{self, Outcome, Pending, Tally};
 use super::health::Health;
 use super::queue::Queue;
@@ -14,7 +14,7 @@ use super::view::View;
 use super::watch::{self, Watch};
 use super::{Error, Rules, Terms};
 use crate::clock::{Clock, Stopwatch};
-use crate::domain::{BlindSpot, Mark, Moment, Policy, Reading, ServiceId, Steady, Wall};
+use crate::domain::{BlindSpot, Policy, ServiceId, Steady, Wall};
 use crate::metrics::Metrics;
 use crate::store::{self, Armed, Batch, Store};
 
@@ -42,8 +42,8 @@ pub(super) struct Writer {
     pub(super) terms: Terms,
     pub(super) last_mark: Steady,
     pub(super) watch: Watch,
-    /// When the server stopped to take in beats.
-    pub(super) stopped_at: Option<(Moment, Reading)>,
+    /// The server takes in no more beats, so nobody is judged.
+    pub(super) has_stopped: bool,
     /// The sequence that the next event gets.
     pub(super) next_sequence: u64,
 }
@@ -71,9 +71,8 @@ impl Writer {
         while self.queue.take(&self.terms, rest_max, &mut items) {
             self.process(&mut items)?;
         }
-        let (now, reading) = self.stopped_at.unwrap_or_else(|| self.clock.read());
         self.store.commit(&Batch {
-            mark: Some(mark(now, reading, true)),
+            mark: Some(self.watch.mark(true)),
             ..Batch::default()
         })
     }
@@ -95,7 +94,7 @@ impl Writer {
 
     /// One batch, from what stood in the queue to the answers.
     fn process(&mut self, items: &mut Vec<Item>) -> Result<(), store::Error> {
-        let (now, reading) = self.clock.read();
+        let now = self.clock.now();
         self.look(items, now.steady);
         let blind_spots = self.learn();
         let mut pulsed = false;
@@ -108,9 +107,10 @@ impl Writer {
             for item in items.drain(..) {
                 match item {
                     Item::Client(command) => pending.decide(command),
-                    Item::Pulse { at, done, .. } => {
-                        if self.stopped_at.is_none() {
-                            pending.judge(self.store.due(at, JUDGED_MAX)?, at);
+                    Item::Pulse { now, done } => {
+                        if !self.has_stopped {
+                            let due = self.store.due(now.steady, JUDGED_MAX)?;
+                            pending.judge(due, now.steady);
                         }
                         pulsed = true;
                         settled.extend(done);
@@ -120,7 +120,7 @@ impl Writer {
                     Item::History { service, reply } => {
                         drop(reply.send(Ok(self.store.history(service)?)));
                     }
-                    Item::StopWatching { at, reading } => self.stopped_at = Some((at, reading)),
+                    Item::StopWatching { .. } => self.has_stopped = true,
                 }
             }
             pending.mend(&mut mend, JUDGED_MAX);
@@ -132,7 +132,7 @@ impl Writer {
         outcome.batch.blind_spots = blind_spots.seen;
         outcome.batch.forget_blind_spots = blind_spots.forgotten;
         outcome.batch.policy = reload.map(|rules| rules.policy);
-        self.add_mark(&mut outcome.batch, now, reading);
+        self.add_mark(&mut outcome.batch, now.steady);
         let acks = self.commit(outcome)?;
         acks.into_iter().for_each(Ack::send);
         if let Some(rules) = reload {
@@ -152,8 +152,14 @@ impl Writer {
     fn look(&mut self, items: &[Item], now: Steady) {
         self.watch.run(now);
         for item in items {
-            if let Item::Pulse { at, asleep_ms, .. } = item {
-                self.watch.pulse(*at, *asleep_ms);
+            match item {
+                // Once the server has stopped listening, pulses prove nothing.
+                Item::Pulse { now, .. } if !self.has_stopped => self.watch.pulse(*now),
+                Item::StopWatching { now } => {
+                    self.watch.pulse(*now);
+                    self.has_stopped = true;
+                }
+                _ => {}
             }
         }
         if let Some((first, last)) = self.health.take_refused() {
@@ -268,7 +274,8 @@ impl Writer {
         outage: Option<BlindSpot>,
         forgotten: Vec<Steady>,
     ) -> Result<(), store::Error> {
-        let (now, reading) = self.clock.read();
+        let now = Instant::now(&self.clock);
+        self.watch = Watch::new(now, self.terms.stall_ms);
         let outage = outage.map(|outage| BlindSpot {
             end: now.steady,
             ..outage
@@ -276,7 +283,7 @@ impl Writer {
         self.store.commit(&Batch {
             blind_spots: outage.into_iter().collect(),
             forget_blind_spots: forgotten,
-            mark: Some(mark(now, reading, false)),
+            mark: Some(self.watch.mark(false)),
             policy: Some(self.terms.rules.policy),
             ..Batch::default()
         })?;
@@ -304,17 +311,16 @@ impl Writer {
     }
 
     /// The mark joins a commit once the last one is old, and makes one of its own when idle.
-    fn add_mark(&mut self, batch: &mut Batch, now: Moment, reading: Reading) {
-        let age_ms = now.steady.ms_since(self.last_mark);
+    fn add_mark(&mut self, batch: &mut Batch, now: Steady) {
+        let age_ms = now.ms_since(self.last_mark);
         let due_ms = if batch.is_empty() {
             self.terms.idle_mark_interval_ms
         } else {
             self.terms.mark_interval_ms
         };
         if age_ms >= due_ms {
-            let (at, reading) = self.stopped_at.unwrap_or((now, reading));
-            batch.mark = Some(mark(at, reading, false));
-            self.last_mark = now.steady;
+            batch.mark = Some(self.watch.mark(false));
+            self.last_mark = now;
         }
     }
 
@@ -376,14 +382,6 @@ impl Writer {
         if tally.revived > 0 {
             log::info!("{} suspended services beat again", tally.revived);
         }
-    }
-}
-
-pub(super) fn mark(now: Moment, reading: Reading, clean_stop: bool) -> Mark {
-    Mark {
-        steady: now.steady,
-        reading,
-        clean_stop,
     }
 }
 

@@ -29,7 +29,6 @@ async fn a_crash_loop_cannot_keep_the_dead_alive() {
 
 /// Its interval is not over when the server is back, so it has not noticed anything yet.
 #[tokio::test]
-#[ignore = "known: a wall clock that has gone ahead is taken for a long outage"]
 async fn a_clock_set_forward_during_a_reboot_is_charged_to_nobody() {
     let bench = Bench::new();
     let key = bench.register().await;
@@ -59,7 +58,6 @@ async fn thawed() -> (Bench, ServiceKey) {
 }
 
 #[tokio::test]
-#[ignore = "known: the mark says that the frozen time was watched"]
 async fn a_crash_right_after_a_freeze_does_not_hide_the_freeze() {
     let (bench, quiet) = thawed().await;
     let bench = bench.crash(terms(), |machine| machine.advance_ms(100));
@@ -68,7 +66,6 @@ async fn a_crash_right_after_a_freeze_does_not_hide_the_freeze() {
 }
 
 #[tokio::test]
-#[ignore = "known: the mark says that the frozen time was watched"]
 async fn an_orderly_stop_right_after_a_freeze_does_not_hide_the_freeze() {
     let (bench, quiet) = thawed().await;
     bench.registry().stop_watching();
@@ -80,7 +77,6 @@ async fn an_orderly_stop_right_after_a_freeze_does_not_hide_the_freeze() {
 
 /// The producer goes by what it was told last, and the first answer that tells it does not arrive.
 #[tokio::test]
-#[ignore = "known: a new interval is told once"]
 async fn whoever_missed_the_answer_with_the_new_interval_may_go_by_the_old_one() {
     let bench = Bench::new();
     let key = bench.register().await;

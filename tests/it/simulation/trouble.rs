@@ -300,7 +300,9 @@ impl Sim {
         self.store.fail_commits_after(None);
         let ahead_ms = running.registry().now().steady.as_ms() - self.now_ms;
         // Whether the registry knows how long it was away.
-        let is_measured = ahead_ms == self.ahead_ms;
+        let outage = running.registry().condition().last_blind_spot;
+        let is_measured =
+            ahead_ms == self.ahead_ms && outage.is_none_or(|outage| outage.length_known);
         self.ahead_ms = ahead_ms;
         self.running = Some(running);
         self.blind.excuse(proof_ms, self.now_ms, is_measured);
