@@ -319,8 +319,9 @@ impl Writer {
             self.terms.mark_interval_ms
         };
         if age_ms >= due_ms {
-            batch.mark = Some(self.watch.mark(false));
-            self.last_mark = now;
+            let mark = self.watch.mark(false);
+            self.last_mark = mark.steady;
+            batch.mark = Some(mark);
         }
     }
 

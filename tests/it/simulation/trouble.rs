@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mepulse::clock::Machine;
-use mepulse::domain::LivenessInterval;
+use mepulse::domain::{BlindCause, LivenessInterval};
 use mepulse::metrics::Metrics;
 use mepulse::registry::{Boot, Error};
 
@@ -300,7 +300,10 @@ impl Sim {
         self.store.fail_commits_after(None);
         let ahead_ms = running.registry().now().steady.as_ms() - self.now_ms;
         // Whether the registry knows how long it was away.
-        let outage = running.registry().condition().last_blind_spot;
+        let spots = self.store.blind_spots().into_iter();
+        let outage = spots
+            .filter(|spot| matches!(spot.cause, BlindCause::Down | BlindCause::PlannedStop))
+            .max_by_key(|spot| spot.end);
         let is_measured =
             ahead_ms == self.ahead_ms && outage.is_none_or(|outage| outage.length_known);
         self.ahead_ms = ahead_ms;
