@@ -123,6 +123,14 @@ pub enum Agreement {
         /// The new one.
         to: LivenessInterval,
     },
+    /// One beat has come at the new pace since. It may have been the quick repeat of a beat whose
+    /// answer was lost, so the next one settles it.
+    Followed {
+        /// The longest that the producer may still go by.
+        from: LivenessInterval,
+        /// The new one.
+        to: LivenessInterval,
+    },
 }
 
 impl Agreement {
@@ -131,7 +139,7 @@ impl Agreement {
     pub fn shown(&self) -> LivenessInterval {
         match *self {
             Self::Settled(interval) => interval,
-            Self::Announced { to, .. } | Self::Told { to, .. } => to,
+            Self::Announced { to, .. } | Self::Told { to, .. } | Self::Followed { to, .. } => to,
         }
     }
 
@@ -140,7 +148,9 @@ impl Agreement {
     pub fn counting(&self) -> LivenessInterval {
         match *self {
             Self::Settled(interval) => interval,
-            Self::Announced { from, to } | Self::Told { from, to } => from.max(to),
+            Self::Announced { from, to }
+            | Self::Told { from, to }
+            | Self::Followed { from, to } => from.max(to),
         }
     }
 
@@ -158,25 +168,19 @@ impl Agreement {
 
     /// What a beat does to it: the new agreement, and whether the answer tells a new interval.
     ///
-    /// `knows` says whether the beat can be one of a producer that heard the last answer.
-    fn at_beat(self, wanted: LivenessInterval, knows: bool) -> (Self, bool) {
-        let (known, shown) = match self {
-            Self::Settled(interval) => (interval, interval),
-            Self::Announced { from, to } => (from, to),
-            // A beat after the telling answer: the producer goes by the new one now.
-            Self::Told { to, .. } if knows => (to, to),
-            Self::Told { from, to } => (from.max(to), to),
-        };
+    /// `follows` says whether the beat can be one of a producer that heard the last answer.
+    fn at_beat(self, wanted: LivenessInterval, follows: bool) -> (Self, bool) {
+        let (from, to) = (self.counting(), wanted);
         match self {
-            Self::Settled(_) if wanted == shown => (Self::Settled(shown), false),
-            Self::Told { .. } if wanted == shown && knows => (Self::Settled(shown), false),
-            _ => (
-                Self::Told {
-                    from: known,
-                    to: wanted,
-                },
-                true,
-            ),
+            Self::Settled(shown) if shown == wanted => (self, false),
+            Self::Told { to: shown, .. } if shown == wanted && follows => {
+                (Self::Followed { from, to }, false)
+            }
+            Self::Followed { to: shown, .. } if shown == wanted && follows => {
+                (Self::Settled(wanted), false)
+            }
+            Self::Settled(from) | Self::Announced { from, .. } => (Self::Told { from, to }, true),
+            Self::Told { .. } | Self::Followed { .. } => (Self::Told { from, to }, true),
         }
     }
 
@@ -358,10 +362,10 @@ impl Liveness {
             Phase::Suspended { .. } | Phase::Inactive => None,
         };
         // A producer that still goes by the longer interval has not heard of the new one.
-        let knows = undisturbed
+        let follows = undisturbed
             && since
                 .is_some_and(|since| old.agreement.is_at_pace(now.steady.ms_since(since), policy));
-        let (agreement, new_interval) = old.agreement.at_beat(wanted, knows);
+        let (agreement, new_interval) = old.agreement.at_beat(wanted, follows);
         let liveness = Monitored {
             phase: Phase::Running(Running {
                 base: now.steady,

@@ -252,6 +252,7 @@ pub(super) fn encode_liveness(liveness: &Liveness) -> Vec<u8> {
                 Agreement::Settled(interval) => (0, interval, None),
                 Agreement::Announced { from, to } => (1, from, Some(to)),
                 Agreement::Told { from, to } => (2, from, Some(to)),
+                Agreement::Followed { from, to } => (3, from, Some(to)),
             };
             LivenessV1 {
                 state,
@@ -291,6 +292,10 @@ pub(super) fn decode_liveness(bytes: &[u8]) -> Result<Liveness, DecodeError> {
             to: interval(record.next_interval_s)?,
         },
         2 => Agreement::Told {
+            from,
+            to: interval(record.next_interval_s)?,
+        },
+        3 => Agreement::Followed {
             from,
             to: interval(record.next_interval_s)?,
         },

@@ -191,7 +191,10 @@ fn a_new_interval_is_told_once_and_the_longer_counts_until_it_is_known() {
         secs(10),
         "the answer may be lost"
     );
-    let settled = beat(&Liveness::Monitored(told.liveness));
+    let follows = beat(&Liveness::Monitored(told.liveness));
+    assert!(!follows.new_interval, "told once");
+    assert_eq!(follows.liveness.agreement.counting(), secs(10));
+    let settled = beat(&Liveness::Monitored(follows.liveness));
     assert!(!settled.new_interval);
     assert_eq!(settled.liveness.agreement, Agreement::Settled(secs(6)));
 }
@@ -284,7 +287,16 @@ fn a_producer_that_cannot_have_heard_is_told_again_and_the_longer_interval_count
         assert!(unaware.new_interval);
         assert_eq!(counting(&unaware), 30);
     }
-    let aware = beat(11_000, true);
-    assert!(!aware.new_interval);
-    assert_eq!(counting(&aware), 10);
+    // At the new pace it may be aware, or repeat at once what it got no answer to.
+    let follows = beat(11_000, true);
+    assert!(!follows.new_interval);
+    assert_eq!(counting(&follows), 30);
+    let next = |ms| {
+        let followed = Liveness::Monitored(follows.liveness);
+        let beaten = followed.beat(Heartbeat::default(), TEN, &policy(), at(ms), true);
+        beaten.unwrap()
+    };
+    assert!(next(41_000).new_interval);
+    assert!(!next(21_000).new_interval);
+    assert_eq!(counting(&next(21_000)), 10);
 }

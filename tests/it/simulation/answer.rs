@@ -84,6 +84,7 @@ impl Sim {
             pace_ms: interval_ms,
             newest_ms: interval_ms,
             longest_ms: interval_ms,
+            follows: false,
         });
         producer.has_more_to_beat(self.now_ms, &mut self.random);
         self.check_member(who, entry.key.service);
@@ -159,13 +160,16 @@ impl Sim {
         match outcome {
             BatchOutcome::NewInterval(told) => {
                 member.newest_ms = told.as_ms();
+                member.follows = false;
                 member.longest_ms = member.longest_ms.max(told.as_ms());
                 if is_heard || keeps_out {
                     member.pace_ms = told.as_ms();
                     self.producers[who].learns_interval(told.as_secs());
                 }
             }
-            _ => member.longest_ms = member.newest_ms,
+            // The first such beat may repeat one whose answer was lost.
+            _ if member.follows => member.longest_ms = member.newest_ms,
+            _ => member.follows = true,
         }
         self.tally.beats += 1;
         self.check_member(who, id);

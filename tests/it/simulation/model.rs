@@ -158,6 +158,8 @@ pub(super) struct Member {
     pub(super) newest_ms: u64,
     /// The longest interval that may still be gone by.
     pub(super) longest_ms: u64,
+    /// Whether a beat was answered since without a new interval.
+    pub(super) follows: bool,
 }
 
 impl Member {
