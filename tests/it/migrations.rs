@@ -69,8 +69,7 @@ fn store_with_apps(dir: &Path, count: usize) {
 }
 
 fn rows(dir: &Path, tree: &str) -> usize {
-    sled::open(dir.join("sled"))
-        .unwrap()
+    crate::support::open_engine(dir)
         .open_tree(tree)
         .unwrap()
         .len()
@@ -149,7 +148,7 @@ fn a_migration_killed_in_the_middle_goes_on_where_it_was() {
     assert_eq!(rows(&dir, "apps_v2"), 45);
 
     // The part whose cursor was lost ran twice, all others once: also those before the kill.
-    let runs: Vec<u8> = (sled::open(dir.join("sled")).unwrap().open_tree("apps_v2"))
+    let runs: Vec<u8> = (crate::support::open_engine(&dir).open_tree("apps_v2"))
         .unwrap()
         .iter()
         .values()

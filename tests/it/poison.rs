@@ -23,7 +23,7 @@ fn tamper(dir: &Path, change: impl FnOnce(&sled::Db)) {
     let store = fs::read_to_string(dir.join("STORE")).unwrap();
     let unsealed = store.split("[sealed_log]").next().unwrap();
     fs::write(dir.join("STORE"), unsealed).unwrap();
-    let db = sled::open(dir.join("sled")).unwrap();
+    let db = crate::support::open_engine(dir);
     change(&db);
     db.flush().unwrap();
 }

@@ -233,7 +233,7 @@ fn no_row_is_longer_than_two_kilobytes_and_no_blob_is_written() {
     server.stop();
     assert_eq!(fs::read_dir(dir.join("sled/blobs")).unwrap().count(), 0);
     {
-        let db = sled::open(dir.join("sled")).unwrap();
+        let db = crate::support::open_engine(&dir);
         for tree in db.tree_names() {
             for row in db.open_tree(tree).unwrap().iter() {
                 assert!(row.unwrap().1.len() <= 2048);

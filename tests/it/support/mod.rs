@@ -384,3 +384,17 @@ pub(crate) fn self_of(server: &Server, info: &Value) -> String {
         info["_links"]["self"]["href"].as_str().unwrap()
     )
 }
+
+/// Opens the engine behind the server's back. A process that another test is just starting may hold
+/// the engine's lock for a moment, between its fork and its exec.
+pub(crate) fn open_engine(dir: &Path) -> sled::Db {
+    for _ in 0..500 {
+        match sled::open(dir.join("sled")) {
+            Err(sled::Error::Io(error)) if error.to_string().contains("lock") => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("the engine in {} stays locked", dir.display());
+}

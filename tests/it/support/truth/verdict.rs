@@ -84,7 +84,11 @@ pub(super) fn minimum(app: &App, base: Instant, beats: u64, spots: &[Spot]) -> I
         blind += unwatched(spot.end);
         deadline = deadline.max(spot.end + retry + GRACE);
     }
-    deadline
+    // Due right before nobody could judge, or nobody look: then it is behind that.
+    let hidden =
+        |spot: &&Spot| !spot.is_overload && deadline < spot.end && deadline + 2 * LOOK > spot.start;
+    let ends = spots.iter().filter(hidden).map(|spot| spot.end);
+    ends.max().unwrap_or(deadline)
 }
 
 /// Steady time, in terms of this process' clock.
@@ -108,17 +112,6 @@ impl Conversion {
             *at + ahead - behind
         };
         self.0.iter().map(convert).min().unwrap()
-    }
-}
-
-/// When a verdict was seen. One that fell right before a blind spot could only be seen behind it:
-/// then its own date has to do.
-fn seen_between(declared: Instant, seen: Instant, spots: &[Spot]) -> Instant {
-    let nobody_looked =
-        |spot: &Spot| !spot.is_overload && declared < spot.end && declared + 2 * LOOK > spot.start;
-    match spots.iter().any(nobody_looked) {
-        true => seen.min(declared),
-        false => seen,
     }
 }
 
@@ -188,13 +181,13 @@ impl Row {
             }
             let events = boot.history(ServiceId::parse(id).unwrap()).unwrap();
             let evidence = |event: &Event| match &event.what {
-                Happening::Suspended(evidence) => Some((event.at.steady, evidence.clone())),
+                Happening::Suspended(evidence) => Some(evidence.clone()),
                 _ => None,
             };
             let verdicts: Vec<_> = events.iter().filter_map(evidence).collect();
             if diary.app.fate == Fate::Dies {
                 row.dead += 1;
-                let (Some(&seen), [(at, evidence)]) = (seen.get(id), &verdicts[..]) else {
+                let (Some(&seen), [evidence]) = (seen.get(id), &verdicts[..]) else {
                     row.complain(
                         diary,
                         &format!("is dead, and the verdicts are {verdicts:?}"),
@@ -207,7 +200,6 @@ impl Row {
                     true => heard.max(steady.instant(evidence.timer.base)),
                     false => heard,
                 };
-                let seen = seen_between(steady.instant(*at), seen, &spots);
                 let minimum = minimum(&diary.app, base, evidence.beats, &spots);
                 row.judge_dead(diary, begun, minimum, seen);
             } else {
