@@ -67,7 +67,9 @@ impl Boot {
                 key.app
             );
         }
-        let newest = newest.max(loaded.blind_spots.iter().map(|spot| spot.end).max());
+        let newest = newest
+            .max(loaded.blind_spots.iter().map(|spot| spot.end).max())
+            .max(loaded.last_event);
         view.blind_spots = loaded.blind_spots;
         view.policy = loaded.policy;
         let services = view.services().count();

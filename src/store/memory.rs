@@ -137,6 +137,10 @@ impl Store for MemoryStore {
                 .events
                 .last_key_value()
                 .map_or(0, |(last, _)| last + 1),
+            last_event: state
+                .events
+                .last_key_value()
+                .map(|(_, last)| last.at.steady),
         })
     }
 

@@ -138,6 +138,8 @@ pub struct Loaded {
     pub skipped: Vec<SkippedRow>,
     /// The sequence that the next event gets.
     pub next_sequence: u64,
+    /// When the last event happened.
+    pub last_event: Option<Steady>,
 }
 
 /// A row that cannot be decoded.

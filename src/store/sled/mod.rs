@@ -400,9 +400,13 @@ impl Store for SledStore {
                 Err(error) => loaded.skip(tree::BLIND_SPOTS, &key, &error),
             }
         }
-        for key in trees.events.iter().keys().rev() {
-            if let Ok(sequence) = schema::parse_sequence_key(&key?) {
+        for row in trees.events.iter().rev() {
+            let (key, value) = row?;
+            if let Ok(sequence) = schema::parse_sequence_key(&key) {
                 loaded.next_sequence = sequence + 1;
+                // One that cannot be decoded is reported when it is asked for.
+                let event = records::decode_event(sequence, &value).ok();
+                loaded.last_event = event.map(|event| event.at.steady);
                 break;
             }
         }
