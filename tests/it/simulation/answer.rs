@@ -58,9 +58,11 @@ impl Sim {
                 for (id, outcome) in outcomes {
                     self.beaten(who, id, outcome, wish.promise_ms(), at_ms, is_heard);
                 }
+                let producer = &mut self.producers[who];
                 if is_heard {
-                    let producer = &mut self.producers[who];
                     producer.was_answered(sent_ms, self.now_ms, &mut self.random);
+                } else {
+                    producer.was_not_answered(sent_ms, self.now_ms, &mut self.random);
                 }
             }
             (wish, answer) => panic!("{wish:?} was answered by {answer:?}"),

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use mepulse::domain::liveness::ServiceState;
 use mepulse::domain::silence::deadline;
-use mepulse::domain::{Event, Evidence, Happening, Liveness, ServiceId, ServiceKey, Steady};
+use mepulse::domain::{
+    Event, Evidence, Happening, Liveness, Policy, ServiceId, ServiceKey, Steady,
+};
 use mepulse::store::{Row, Store};
 
 use super::model::{Member, Phase, Timer};
@@ -15,15 +17,15 @@ use super::world::{Reach, Sim};
 pub(super) struct Chronicle(BTreeMap<u64, (Steady, ServiceId)>);
 
 impl Chronicle {
-    fn note(&mut self, event: &Event) {
+    fn note(&mut self, event: &Event, leap_ms: u64) {
         let seen = (event.at.steady, event.key.service);
         let known = self.0.insert(event.sequence, seen);
         assert!(known.is_none_or(|known| known == seen), "{event:?}");
         let before = self.0.range(..event.sequence).next_back();
         let after = self.0.range(event.sequence + 1..).next();
         assert!(
-            before.is_none_or(|(_, (at, _))| *at <= seen.0)
-                && after.is_none_or(|(_, (at, _))| seen.0 <= *at),
+            before.is_none_or(|(_, (at, _))| at.ms_since(seen.0) <= leap_ms)
+                && after.is_none_or(|(_, (at, _))| seen.0.ms_since(*at) <= leap_ms),
             "{event:?} stands between {before:?} and {after:?}"
         );
     }
@@ -57,16 +59,15 @@ impl Sim {
         }
         drop(view);
         for (who, id) in suspended {
-            self.check_verdict(who, id);
+            self.check_verdict(who, id, &policy);
         }
     }
 
     /// A service that was ACTIVE is SUSPENDED.
-    fn check_verdict(&mut self, who: usize, id: ServiceId) {
-        let policy = self.terms.rules.policy;
+    fn check_verdict(&mut self, who: usize, id: ServiceId, policy: &Policy) {
         let member = self.producers[who].member(&id).unwrap();
         let timer = member.timer().unwrap();
-        let fair_ms = member.fair_ms(&timer, &policy, &self.blind);
+        let fair_ms = member.fair_ms(&timer, policy, &self.blind);
         let watched_ms = self.blind.watched_ms(timer.base_ms, self.now_ms);
         let is_capped = watched_ms >= (1 + u64::from(policy.blind_cap)) * member.pace_ms;
         let (beats, is_faithful) = (member.beats, member.is_faithful);
@@ -83,7 +84,14 @@ impl Sim {
             self.story(id)
         );
         let history = self.store.history(id).unwrap();
-        history.iter().for_each(|event| self.chronicle.note(event));
+        let leap_ms = if self.keeps_out {
+            self.terms.mark_interval_ms
+        } else {
+            0
+        };
+        history
+            .iter()
+            .for_each(|event| self.chronicle.note(event, leap_ms));
         let verdict = history.iter().rev().find_map(|event| match &event.what {
             Happening::Suspended(evidence) => Some((event, evidence)),
             _ => None,
@@ -124,7 +132,7 @@ impl Sim {
     }
 
     /// Nothing acknowledged is lost, nothing deleted returns, the view is the store.
-    pub(super) fn check_restart(&mut self) {
+    pub(super) fn check_restart(&mut self, judged_by: &Policy) {
         let mut services = BTreeMap::new();
         let mut liveness = HashMap::new();
         let mut index = BTreeSet::new();
@@ -170,10 +178,10 @@ impl Sim {
             services.len(),
             "known to their producers, and stored"
         );
-        self.check_rows(&liveness);
+        self.check_rows(&liveness, judged_by);
     }
 
-    fn check_rows(&mut self, liveness: &HashMap<ServiceKey, Liveness>) {
+    fn check_rows(&mut self, liveness: &HashMap<ServiceKey, Liveness>, judged_by: &Policy) {
         let mut suspended = Vec::new();
         for (who, producer) in self.producers.iter().enumerate() {
             for member in &producer.members {
@@ -191,7 +199,7 @@ impl Sim {
             }
         }
         for (who, id) in suspended {
-            self.check_verdict(who, id);
+            self.check_verdict(who, id, judged_by);
         }
     }
 

@@ -6,7 +6,7 @@
 use mepulse::domain::liveness::ServiceState;
 use mepulse::domain::{Heartbeat, LivenessInterval, RetryPromise, ServiceKey};
 
-use crate::support::bench::{Bench, GRACE_MS, INTERVAL_MS, terms};
+use crate::support::bench::{Bench, GRACE_MS, INTERVAL_MS, service, terms};
 
 /// Down for one second in three, for ever: the living are heard in between, and a dead one is
 /// declared once it was watched for as long as the cap says, and not before.
@@ -73,6 +73,24 @@ async fn an_orderly_stop_right_after_a_freeze_does_not_hide_the_freeze() {
     let bench = Bench::on(bench.store, bench.machine, terms());
     bench.pass(1).await;
     assert_eq!(bench.state(&quiet), ServiceState::Active);
+}
+
+/// The clock that was set back makes the length unknown; what was told is in the past all the same.
+#[tokio::test]
+#[ignore = "known: only marks, timers and blind spots hold the time, events do not"]
+async fn time_does_not_resume_before_an_event() {
+    let bench = Bench::new();
+    let key = bench.register().await;
+    bench.pass(500).await;
+    let off = ServiceState::Inactive;
+    let replaced = bench.registry().replace(key.clone(), service(), off).await;
+    replaced.unwrap();
+    let bench = bench.crash(terms(), |machine| {
+        machine.reboot();
+        machine.step_wall_ms(-3_600_000);
+    });
+    let events = bench.registry().history(key.service).await.unwrap();
+    assert!(bench.registry().now().steady >= events.last().unwrap().at.steady);
 }
 
 /// The producer goes by what it was told last, and the first answer that tells it does not arrive.

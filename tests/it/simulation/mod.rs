@@ -22,15 +22,26 @@ const STALL_MS: u64 = 1_000;
 /// Commands and troubles in a run, unless `MEPULSE_SIMULATION_STEPS` says otherwise.
 const STEPS: u64 = 40_000;
 
-/// Applications in a run.
-const PRODUCERS: usize = 150;
-
 #[tokio::test]
 async fn no_living_service_is_suspended_and_no_dead_one_is_late() {
+    run("simulation", 150, steps()).await;
+}
+
+/// Among a few, what one service needs is not kept for the sake of another.
+#[tokio::test]
+async fn nor_when_there_are_only_a_few() {
+    run("simulation of a few", 3, steps() / 10).await;
+}
+
+fn steps() -> u64 {
     let steps = std::env::var("MEPULSE_SIMULATION_STEPS").map(|steps| steps.parse().unwrap());
-    let random = Random::from_env("simulation");
-    let mut sim = Sim::new(random, PRODUCERS);
-    sim.run(steps.unwrap_or(STEPS)).await;
+    steps.unwrap_or(STEPS)
+}
+
+async fn run(name: &str, producers: usize, steps: u64) {
+    let mut sim = Sim::new(Random::from_env(name), producers);
+    sim.run(steps).await;
+    eprintln!("{name}: {}", sim.summary());
 }
 
 /// Both ends can be drawn.

@@ -183,15 +183,16 @@ impl Sim {
     /// middle or right after.
     async fn release(&mut self, since_ms: u64) {
         let end = self.random.below(8);
-        if end < 3 {
-            self.blind.begins(since_ms);
-        }
         // What is committed before the cut.
         let cut = match end {
             0 => Some(0),
             1 => Some(1),
             _ => None,
         };
+        if cut.is_some() {
+            // Even of a short stall nothing is heard that came in the meantime.
+            self.blind.begins(since_ms);
+        }
         self.store.fail_commits_after(cut);
         self.store.hold_commits(false);
         let mut at_ms = since_ms;
@@ -203,6 +204,7 @@ impl Sim {
             self.answered(who, &waiting.wish, answer, sent_ms, at_ms, is_heard);
             at_ms = self.now_ms;
         }
+        let has_pulsed = !self.pulses.is_empty();
         for pulse in std::mem::take(&mut self.pulses) {
             pulse.await;
         }
@@ -214,7 +216,9 @@ impl Sim {
         }
         self.blind.ends(self.now_ms);
         self.reach = Reach::Up;
-        self.last_judged_ms = self.last_pulse_ms;
+        if has_pulsed {
+            self.last_judged_ms = self.last_pulse_ms;
+        }
         self.check_states();
         self.check_members();
         self.calm();
@@ -257,17 +261,24 @@ impl Sim {
             spread(&mut self.random, 10_000, 4 * HOUR_MS)
         };
         let reboots = self.random.once_in(3);
-        let wall_step_ms = match self.draw_wall_step() {
-            forward if reboots && forward > 0 && self.keeps_out => 0,
-            step => step,
-        };
+        let wall_step_ms = self.draw_wall_step();
+        let is_ahead = self.wall_gained_ms() + wall_step_ms > 0;
         self.next_in(
             outage_ms,
             Next::Start {
-                reboots,
+                reboots: reboots && !(is_ahead && self.keeps_out),
                 wall_step_ms,
             },
         );
+    }
+
+    /// How far the wall clock has got ahead of true time since the last mark.
+    fn wall_gained_ms(&self) -> i64 {
+        let mark = self.store.mark().unwrap();
+        let passed_ms = self.steady(self.now_ms).ms_since(mark.steady);
+        let signed = |ms: u64| i64::try_from(ms).unwrap();
+        let wall_ms = self.machine.read().wall.as_ms();
+        signed(wall_ms) - signed(mark.reading.wall.as_ms() + passed_ms)
     }
 
     fn draw_wall_step(&mut self) -> i64 {
@@ -281,6 +292,7 @@ impl Sim {
 
     /// Loads the store and starts on it; `false` when the store fails before the first answer.
     pub(super) fn start(&mut self) -> bool {
+        let judged_by = self.terms.rules.policy;
         if self.random.once_in(3) {
             self.draw_policy();
         }
@@ -311,10 +323,9 @@ impl Sim {
         self.blind.excuse(proof_ms, self.now_ms, is_measured);
         self.blind.ends(self.now_ms);
         self.last_pulse_ms = self.now_ms;
-        self.last_judged_ms = self.now_ms;
         self.reach = Reach::Up;
         self.tally.starts += 1;
-        self.check_restart();
+        self.check_restart(&judged_by);
         true
     }
 

@@ -139,18 +139,17 @@ impl Sim {
             self.pass_until(wakes_ms).await;
             self.wake(who).await;
         }
-        eprintln!(
-            "simulation: {} steps, {} s, {:?}",
-            self.steps,
-            self.now_ms / 1000,
-            self.tally
-        );
         self.running.take().unwrap().stop().unwrap();
         // A run that shows nothing would be green as well.
         let Tally {
             verdicts, refused, ..
         } = self.tally;
         assert!(steps < 10_000 || (verdicts > 100 && refused > 0 && self.tally.starts > 5));
+    }
+
+    pub(super) fn summary(&self) -> String {
+        let (steps, secs) = (self.steps, self.now_ms / 1000);
+        format!("{steps} steps, {secs} s, {:?}", self.tally)
     }
 
     pub(super) fn registry(&self) -> Registry {
