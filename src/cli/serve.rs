@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -94,7 +94,7 @@ async fn serve(
 ) -> Result<(), Failure> {
     let data_dir = config.store.data_dir.clone();
     let bound = async {
-        let tcp = bind_tcp(config.server.listen).await?;
+        let tcp = bind_tcp(config.server.listen)?;
         let admin = listener::bind_unix(&data_dir, ADMIN_SOCKET).map_err(|error| {
             Failure::failed(format!(
                 "listening on {} failed: {error}",
@@ -207,8 +207,22 @@ fn listen(
     (stop, both)
 }
 
-async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| {
+/// Connections that the kernel holds until they are accepted: everybody reconnects at once when the
+/// server is back. The kernel's own limit (net.core.somaxconn) still holds.
+const BACKLOG: u32 = 4096;
+
+fn bind_tcp(address: SocketAddr) -> Result<TcpListener, Failure> {
+    let listen = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // A restarted server takes its port back at once.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|error: std::io::Error| {
         Failure::failed(format!(
             "listening on {address} failed: {error}; name another address with --listen, or port 0 for any"
         ))

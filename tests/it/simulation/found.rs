@@ -77,7 +77,6 @@ async fn an_orderly_stop_right_after_a_freeze_does_not_hide_the_freeze() {
 
 /// The clock that was set back makes the length unknown; what was told is in the past all the same.
 #[tokio::test]
-#[ignore = "known: only marks, timers and blind spots hold the time, events do not"]
 async fn time_does_not_resume_before_an_event() {
     let bench = Bench::new();
     let key = bench.register().await;

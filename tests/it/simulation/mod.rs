@@ -38,8 +38,14 @@ fn steps() -> u64 {
     steps.unwrap_or(STEPS)
 }
 
+/// An ordinary run is always the same; a longer one looks for something new.
 async fn run(name: &str, producers: usize, steps: u64) {
-    let mut sim = Sim::new(Random::from_env(name), producers);
+    let random = if steps > STEPS {
+        Random::from_env(name)
+    } else {
+        Random::from_env_or(name, 1)
+    };
+    let mut sim = Sim::new(random, producers);
     sim.run(steps).await;
     eprintln!("{name}: {}", sim.summary());
 }

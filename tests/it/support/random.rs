@@ -10,10 +10,12 @@ impl Random {
     /// From `MEPULSE_SEED`, else a new seed; printed, so that a failure tells it. The seed
     /// settles what this test chooses, not how threads and the disk take turns.
     pub(crate) fn from_env(test: &str) -> Self {
-        let seed = match std::env::var("MEPULSE_SEED") {
-            Ok(seed) => seed.parse().unwrap(),
-            Err(_) => RandomState::new().build_hasher().finish(),
-        };
+        Self::from_env_or(test, RandomState::new().build_hasher().finish())
+    }
+
+    /// From `MEPULSE_SEED`, else this seed: for what is to be the same in every ordinary run.
+    pub(crate) fn from_env_or(test: &str, seed: u64) -> Self {
+        let seed = std::env::var("MEPULSE_SEED").map_or(seed, |seed| seed.parse().unwrap());
         eprintln!("{test}: MEPULSE_SEED={seed}");
         Self(seed)
     }
