@@ -1,7 +1,7 @@
 //! What the simulation has found, made as small as it gets, and what it cannot draw by itself.
 //!
-//! The ignored ones are known to fail. A run keeps out of them, so that it finds what else is wrong;
-//! with `MEPULSE_SIMULATION_ALL=1` it does not.
+//! An ordinary run keeps out of what no rule can know: a producer that misses several telling answers
+//! in a row while it repeats its beats at the new pace. With `MEPULSE_SIMULATION_ALL=1` it does not.
 
 use mepulse::domain::liveness::ServiceState;
 use mepulse::domain::{Heartbeat, LivenessInterval, RetryPromise, ServiceKey};
