@@ -120,7 +120,8 @@ impl Writer {
                     Item::History { service, reply } => {
                         drop(reply.send(Ok(self.store.history(service)?)));
                     }
-                    Item::StopWatching { .. } => self.has_stopped = true,
+                    // Seen to when it was looked at.
+                    Item::StopWatching { .. } => {}
                 }
             }
             pending.mend(&mut mend, JUDGED_MAX);
@@ -302,10 +303,7 @@ impl Writer {
             );
             self.metrics.blind(outage.cause, length_ms);
             let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
-            let mut spots = view.blind_spots.iter_mut();
-            if let Some(spot) = spots.find(|spot| spot.start == outage.start) {
-                *spot = outage;
-            }
+            watch::add(&mut view.blind_spots, outage);
         }
         Ok(())
     }

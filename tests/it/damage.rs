@@ -2,12 +2,10 @@
 //! acknowledged is missing. Never a registry with holes in it.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Stdio;
 
 use crate::support::random::Random;
-use crate::support::{Server, beat, contents, copy, data_dir, get, liveness_of, mepulse, service};
+use crate::support::{Server, beat, contents, copy, data_dir, get, liveness_of, service, start_on};
 
 const SERVICES: usize = 120;
 
@@ -75,17 +73,7 @@ fn a_damaged_log_is_refused_untouched_or_has_lost_nothing() {
         let what = damage(&mut bytes, &mut random);
         fs::write(&log, bytes).unwrap();
         let before = contents(&dir);
-        let mut child = mepulse()
-            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(&dir)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
+        let (mut child, line) = start_on(&dir);
         let found = line
             .trim()
             .strip_prefix("mepulse listening on ")

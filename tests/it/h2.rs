@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::support::load::stored;
-use crate::support::{Server, data_dir, liveness_of, self_of, service};
+use crate::support::{LINGERING, Server, data_dir, liveness_of, self_of, service};
 
 const ACTIVE: &str = r#"{"state":"ACTIVE"}"#;
 
@@ -183,20 +183,7 @@ async fn head_over_http2_has_no_body() {
 #[tokio::test]
 async fn a_stop_finishes_what_is_under_way_over_http2() {
     let (_keep, dir) = data_dir();
-    // A long linger, and no pulse that would end it: the beat waits in the queue.
-    let server = Server::start(
-        &dir,
-        &[
-            "--set",
-            "store.commit_linger_ms=1000",
-            "--set",
-            "truth.tick_ms=60000",
-            "--set",
-            "truth.stall_ms=120000",
-            "--set",
-            "liveness.grace_min_ms=300000",
-        ],
-    );
+    let server = Server::start(&dir, &LINGERING);
     let info = server.register("app", &service("cam", Some(3600)));
     let (idle, mut client) = (
         Client::connect(&server).await,

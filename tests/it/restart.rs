@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 use serde_json::json;
 
 use crate::support::load::{self, stored};
-use crate::support::{Server, beat, data_dir, get, liveness_of, patch, send, service, try_send};
+use crate::support::{
+    LINGERING, Server, beat, data_dir, get, liveness_of, patch, send, service, try_send,
+};
 
 #[test]
 fn an_orderly_stop_loses_nothing_and_seals_the_store() {
@@ -35,20 +37,7 @@ fn an_orderly_stop_loses_nothing_and_seals_the_store() {
 #[test]
 fn requests_under_way_are_finished_by_a_stop() {
     let (_keep, dir) = data_dir();
-    // A long linger, and no pulse that would end it: the beat waits in the queue.
-    let server = Server::start(
-        &dir,
-        &[
-            "--set",
-            "store.commit_linger_ms=1000",
-            "--set",
-            "truth.tick_ms=60000",
-            "--set",
-            "truth.stall_ms=120000",
-            "--set",
-            "liveness.grace_min_ms=300000",
-        ],
-    );
+    let server = Server::start(&dir, &LINGERING);
     let info = server.register("app", &service("cam", Some(3600)));
     let uri = liveness_of(&server, &info);
     let beating = std::thread::spawn(move || beat(&uri).status);

@@ -8,25 +8,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::support::{Server, beat, data_dir, get, liveness_of, mepulse, service};
+use crate::support::{Server, beat, contents, data_dir, get, liveness_of, mepulse, service};
 
 const SERVICES: usize = 100;
 /// One client alone need not wait for company.
 const ARGS: [&str; 2] = ["--set", "store.commit_linger_ms=0"];
-
-/// Files below a directory with their content, but for what belongs to a process.
-fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(contents(&path));
-        } else if path.is_file() && !path.ends_with("lock") {
-            found.insert(path.clone(), fs::read(&path).unwrap());
-        }
-    }
-    found
-}
 
 fn changed(
     before: &BTreeMap<PathBuf, Vec<u8>>,

@@ -1,11 +1,11 @@
 //! An empty store is never mistaken for a new one, and what cannot be opened is left untouched.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
-use crate::support::{Server, beat, contents, data_dir, get, liveness_of, mepulse, service};
+use crate::support::{
+    Server, beat, contents, data_dir, get, liveness_of, mepulse, service, start_on,
+};
 
 /// A store with 300 services; `graceful`: stopped in good order, else killed.
 fn filled(dir: &Path, graceful: bool) {
@@ -22,24 +22,19 @@ fn filled(dir: &Path, graceful: bool) {
     }
 }
 
+fn registered(server: &Server) -> usize {
+    let list = get(&format!("{}/services", server.app("app"))).json();
+    list.as_array().unwrap().len()
+}
+
 /// Damages the store, then expects a refusal with exit code 1 that says so and writes nothing.
 fn check(what: &str, graceful: bool, damage: impl FnOnce(&Path)) {
     let (_keep, dir) = data_dir();
     filled(&dir, graceful);
     damage(&dir.join("sled"));
     let before = contents(&dir);
-    let mut child = mepulse()
-        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
-        .arg(&dir)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
     // A server that starts all the same would never end: its start-up line is the failure.
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    let (mut child, line) = start_on(&dir);
     if !line.is_empty() {
         child.kill().unwrap();
     }
@@ -170,14 +165,7 @@ fn stray_and_damaged_snapshots_are_repaired_loudly() {
         fs::write(snapshot, "damaged").unwrap();
     }
     let server = Server::start(&dir, &[]);
-    assert_eq!(
-        get(&format!("{}/services", server.app("app")))
-            .json()
-            .as_array()
-            .unwrap()
-            .len(),
-        300
-    );
+    assert_eq!(registered(&server), 300);
     assert!(
         server.log().contains("rebuilding from the log"),
         "{}",
@@ -196,14 +184,7 @@ fn a_lost_store_file_is_written_anew() {
     filled(&dir, true);
     fs::remove_file(dir.join("STORE")).unwrap();
     let server = Server::start(&dir, &[]);
-    assert_eq!(
-        get(&format!("{}/services", server.app("app")))
-            .json()
-            .as_array()
-            .unwrap()
-            .len(),
-        300
-    );
+    assert_eq!(registered(&server), 300);
     assert!(
         server.log().contains("STORE is missing"),
         "{}",

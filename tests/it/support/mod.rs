@@ -398,3 +398,31 @@ pub(crate) fn open_engine(dir: &Path) -> sled::Db {
     }
     panic!("the engine in {} stays locked", dir.display());
 }
+
+/// Starts a server on whatever is in the directory, and its start-up line; empty if it ended first.
+pub(crate) fn start_on(dir: &Path) -> (Child, String) {
+    let mut child = mepulse()
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(dir)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    (child, line)
+}
+
+/// A long linger, and no pulse that would end it: what is sent waits in the queue.
+pub(crate) const LINGERING: [&str; 8] = [
+    "--set",
+    "store.commit_linger_ms=1000",
+    "--set",
+    "truth.tick_ms=60000",
+    "--set",
+    "truth.stall_ms=120000",
+    "--set",
+    "liveness.grace_min_ms=300000",
+];
