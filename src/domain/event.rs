@@ -2,7 +2,9 @@
 
 use super::id::ServiceKey;
 use super::liveness::{Monitored, ServiceState};
+use super::selection::Subject;
 use super::silence::{Credit, Timer, judge};
+use super::subscription::ChangeType;
 use super::time::{BlindSpot, LivenessInterval, Moment, Steady, Wall};
 
 /// One transition. Stored with what it did, in the same commit.
@@ -14,6 +16,9 @@ pub struct Event {
     pub at: Moment,
     /// To which service.
     pub key: ServiceKey,
+    /// What the service was called afterwards; unknown of events that were stored by the first
+    /// schema, which nobody could subscribe to.
+    pub subject: Option<Subject>,
     /// What.
     pub what: Happening,
 }
@@ -43,6 +48,8 @@ pub enum Happening {
         to: ServiceState,
         /// The interval after; `None`: no heartbeat agreed on.
         interval: Option<LivenessInterval>,
+        /// What else of it changed.
+        attributes: Attributes,
     },
     /// Its producer removed it.
     Removed {
@@ -54,6 +61,46 @@ pub enum Happening {
         /// It had been SUSPENDED since.
         since: Steady,
     },
+}
+
+/// What a replacement changed besides the state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attributes {
+    /// Nothing that consumers can see.
+    Same,
+    /// Something, but neither name nor category.
+    Changed,
+    /// Name or category, too: this is what it was called before.
+    Renamed(Box<Subject>),
+}
+
+impl Happening {
+    /// What consumers see of it: the state afterwards, the kind of change, the former name. `None`:
+    /// nothing.
+    ///
+    /// Source: GS MEC 011 V2.2.1, 8.1.4.2.
+    pub(super) fn change(&self) -> Option<(ServiceState, ChangeType, Option<&Subject>)> {
+        match self {
+            Self::Registered { state, .. } => Some((*state, ChangeType::Added, None)),
+            Self::Suspended(_) => Some((ServiceState::Suspended, ChangeType::StateChanged, None)),
+            Self::Revived { .. } => Some((ServiceState::Active, ChangeType::StateChanged, None)),
+            Self::Replaced {
+                from,
+                to,
+                attributes,
+                interval: _,
+            } => match attributes {
+                Attributes::Same => (from != to).then_some((*to, ChangeType::StateChanged, None)),
+                Attributes::Changed => Some((*to, ChangeType::AttributesChanged, None)),
+                Attributes::Renamed(former) => {
+                    Some((*to, ChangeType::AttributesChanged, Some(former)))
+                }
+            },
+            Self::Removed { state } => Some((*state, ChangeType::Removed, None)),
+            // Only suspended services are.
+            Self::Forgotten { .. } => Some((ServiceState::Suspended, ChangeType::Removed, None)),
+        }
+    }
 }
 
 /// Why a service was declared silent: everything the rule went by.

@@ -2,19 +2,25 @@
 //!
 //! Everything here is a value or a function of values; time comes in as an argument.
 
+pub mod app;
 pub mod event;
 pub mod id;
 pub mod liveness;
 pub mod policy;
+pub mod selection;
 pub mod service;
 pub mod silence;
+pub mod subscription;
 pub mod time;
 pub mod timeline;
 
-pub use event::{Event, Evidence, Happening};
+pub use app::AppInfo;
+pub use event::{Attributes, Event, Evidence, Happening};
 pub use id::{AppInstanceId, ServiceId, ServiceKey};
 pub use liveness::{Agreement, Heartbeat, Liveness, Monitored, Phase, ProducerState, ServiceState};
 pub use policy::Policy;
+pub use selection::{Query, Selection, Subject};
 pub use service::Service;
+pub use subscription::{Cursor, DeadLetter, Failing, Notice, Subscription, SubscriptionId};
 pub use time::{BlindCause, BlindSpot, LivenessInterval, Moment, RetryPromise, Steady, Wall};
 pub use timeline::{BootId, Mark, Reading};

@@ -13,8 +13,8 @@ use super::{Error, Rules};
 use crate::domain::liveness::{BeatRefusal, Beaten};
 use crate::domain::silence::deadline;
 use crate::domain::{
-    AppInstanceId, BlindSpot, Event, Evidence, Happening, Heartbeat, Liveness, Moment, Policy,
-    ProducerState, Service, ServiceId, ServiceKey, ServiceState, Steady,
+    AppInstanceId, Attributes, BlindSpot, Event, Evidence, Happening, Heartbeat, Liveness, Moment,
+    Policy, ProducerState, Service, ServiceId, ServiceKey, ServiceState, Steady, Subject,
 };
 use crate::store::{AppRecord, Armed, Batch, Change};
 
@@ -84,6 +84,25 @@ pub(super) fn index_at(
             let deadline = deadline(&timer, blind_spots);
             Some(armed.map_or(deadline, |armed| armed.min(deadline)))
         }
+    }
+}
+
+/// What consumers see of a replaced registration.
+fn what_changed(old: &Service, new: &Service) -> Attributes {
+    let former = Subject::of(old);
+    if former != Subject::of(new) {
+        return Attributes::Renamed(Box::new(former));
+    }
+    // What a producer offers is between it and the platform.
+    let offer = |service: &Service| service.liveness_offer;
+    let differ_in_offer_only = Service {
+        liveness_offer: offer(old),
+        ..new.clone()
+    } == *old;
+    if differ_in_offer_only {
+        Attributes::Same
+    } else {
+        Attributes::Changed
     }
 }
 
@@ -158,11 +177,12 @@ impl<'a> Pending<'a> {
     }
 
     /// Notes what happens; the writer gives it its sequence.
-    fn note(&mut self, key: &ServiceKey, what: Happening) {
+    fn note(&mut self, key: &ServiceKey, subject: Subject, what: Happening) {
         self.events.push(Event {
             sequence: 0,
             at: self.now,
             key: key.clone(),
+            subject: Some(subject),
             what,
         });
     }
@@ -206,7 +226,7 @@ impl<'a> Pending<'a> {
             state: entry.liveness.state(),
             interval: entry.liveness.interval(),
         };
-        self.note(&entry.key, happening);
+        self.note(&entry.key, Subject::of(&entry.service), happening);
         self.put(entry.clone());
         self.tally.registered += 1;
         Ok(entry)
@@ -232,12 +252,20 @@ impl<'a> Pending<'a> {
                 ..Arc::unwrap_or_clone(service)
             }),
         };
-        let service = if *old.service == *service {
-            old.service.clone()
+        let (service, attributes) = if *old.service == *service {
+            (old.service.clone(), Attributes::Same)
         } else {
-            service
+            let attributes = what_changed(&old.service, &service);
+            (service, attributes)
         };
         let from = old.liveness.state();
+        // Consumers see the interval, too.
+        let attributes = match attributes {
+            Attributes::Same if old.liveness.interval() != liveness.interval() => {
+                Attributes::Changed
+            }
+            attributes => attributes,
+        };
         let entry = Entry {
             service,
             liveness,
@@ -248,16 +276,19 @@ impl<'a> Pending<'a> {
                 from,
                 to: liveness.state(),
                 interval: liveness.interval(),
+                attributes,
             };
-            self.note(key, happening);
+            self.note(key, Subject::of(&entry.service), happening);
         }
         self.put(entry.clone());
         Ok(entry)
     }
 
     fn remove(&mut self, key: &ServiceKey) -> Result<(), Error> {
-        let state = self.entry_of(key)?.liveness.state();
-        self.note(key, Happening::Removed { state });
+        let entry = self.entry_of(key)?;
+        let state = entry.liveness.state();
+        let subject = Subject::of(&entry.service);
+        self.note(key, subject, Happening::Removed { state });
         self.drop_service(key);
         self.tally.removed += 1;
         Ok(())
@@ -304,7 +335,8 @@ impl<'a> Pending<'a> {
             ..old.clone()
         };
         if let Some(since) = since {
-            self.note(key, Happening::Revived { since });
+            let subject = Subject::of(&entry.service);
+            self.note(key, subject, Happening::Revived { since });
         }
         self.put(entry);
         self.tally.beats += 1;
@@ -396,14 +428,17 @@ impl<'a> Pending<'a> {
             };
             if let Some((liveness, evidence)) = self.verdict(&unarmed, at) {
                 self.tally.suspended.push((due.key, evidence.deadline));
-                self.note(&unarmed.key, Happening::Suspended(Box::new(evidence)));
+                let subject = Subject::of(&unarmed.service);
+                let suspended = Happening::Suspended(Box::new(evidence));
+                self.note(&unarmed.key, subject, suspended);
                 self.put(Entry {
                     liveness,
                     ..unarmed
                 });
             } else if let Some(since) = self.forgotten(&unarmed, at) {
                 self.tally.forgotten += 1;
-                self.note(&unarmed.key, Happening::Forgotten { since });
+                let subject = Subject::of(&unarmed.service);
+                self.note(&unarmed.key, subject, Happening::Forgotten { since });
                 self.drop_service(&unarmed.key);
             } else {
                 self.put(unarmed);

@@ -196,7 +196,9 @@ impl From<&Event> for EventReport {
             Happening::Revived { since } => What::Revived {
                 since_steady_ms: since.as_ms(),
             },
-            Happening::Replaced { from, to, interval } => What::Replaced {
+            Happening::Replaced {
+                from, to, interval, ..
+            } => What::Replaced {
                 from: state(*from),
                 to: state(*to),
                 liveness_interval: secs(*interval),

@@ -6,9 +6,31 @@ use super::super::codec::{self, DecodeError};
 use super::{cause_number, cause_of, unknown};
 use crate::domain::silence::{Credit, Timer};
 use crate::domain::{
-    AppInstanceId, BlindSpot, Event, Evidence, Happening, LivenessInterval, Moment, ServiceId,
-    ServiceKey, ServiceState, Steady, Wall,
+    AppInstanceId, Attributes, BlindSpot, Event, Evidence, Happening, LivenessInterval, Moment,
+    ServiceId, ServiceKey, ServiceState, Steady, Subject, Wall,
 };
+
+/// Schema 2: consumers can be told.
+#[derive(Serialize, Deserialize)]
+struct EventV2 {
+    event: EventV1,
+    subject: SubjectV2,
+    attributes: AttributesV2,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SubjectV2 {
+    name: String,
+    category_id: Option<String>,
+}
+
+/// Of `Replaced` only. bincode writes the variant's number: append only.
+#[derive(Serialize, Deserialize)]
+enum AttributesV2 {
+    Same,
+    Changed,
+    Renamed(SubjectV2),
+}
 
 #[derive(Serialize, Deserialize)]
 struct EventV1 {
@@ -97,7 +119,12 @@ pub(in crate::store) fn encode_event(event: &Event) -> Vec<u8> {
         Happening::Revived { since } => HappeningV1::Revived {
             since_ms: since.as_ms(),
         },
-        Happening::Replaced { from, to, interval } => HappeningV1::Replaced {
+        Happening::Replaced {
+            from,
+            to,
+            interval,
+            attributes: _,
+        } => HappeningV1::Replaced {
             from: state_number(*from),
             to: state_number(*to),
             interval_s: secs(interval),
@@ -116,7 +143,34 @@ pub(in crate::store) fn encode_event(event: &Event) -> Vec<u8> {
         service: *event.key.service.as_bytes(),
         what,
     };
-    codec::encode(1, &record)
+    let Some(subject) = &event.subject else {
+        return codec::encode(1, &record);
+    };
+    let attributes = match &event.what {
+        Happening::Replaced { attributes, .. } => match attributes {
+            Attributes::Same => AttributesV2::Same,
+            Attributes::Changed => AttributesV2::Changed,
+            Attributes::Renamed(former) => AttributesV2::Renamed(encode_subject(former)),
+        },
+        _ => AttributesV2::Same,
+    };
+    let record = EventV2 {
+        event: record,
+        subject: encode_subject(subject),
+        attributes,
+    };
+    codec::encode(2, &record)
+}
+
+fn encode_subject(subject: &Subject) -> SubjectV2 {
+    SubjectV2 {
+        name: subject.name.clone(),
+        category_id: subject.category_id.clone(),
+    }
+}
+
+fn decode_subject(SubjectV2 { name, category_id }: SubjectV2) -> Subject {
+    Subject { name, category_id }
 }
 
 fn encode_evidence(evidence: &Evidence) -> EvidenceV1 {
@@ -150,7 +204,15 @@ fn encode_evidence(evidence: &Evidence) -> EvidenceV1 {
 }
 
 pub(in crate::store) fn decode_event(sequence: u64, bytes: &[u8]) -> Result<Event, DecodeError> {
-    let record: EventV1 = codec::decode_v1(bytes)?;
+    let (record, subject, attributes): (EventV1, _, _) = match codec::open(bytes)? {
+        // Nobody could subscribe to these.
+        (1, bytes) => (codec::payload(bytes)?, None, AttributesV2::Same),
+        (2, bytes) => {
+            let record: EventV2 = codec::payload(bytes)?;
+            (record.event, Some(record.subject), record.attributes)
+        }
+        (version, _) => return Err(DecodeError::Version(version)),
+    };
     let app = AppInstanceId::parse(&record.app)
         .map_err(|error| DecodeError::Payload(error.to_string()))?;
     let what = match record.what {
@@ -172,6 +234,13 @@ pub(in crate::store) fn decode_event(sequence: u64, bytes: &[u8]) -> Result<Even
             from: state_of(from)?,
             to: state_of(to)?,
             interval: LivenessInterval::from_secs(interval_s),
+            attributes: match attributes {
+                AttributesV2::Same => Attributes::Same,
+                AttributesV2::Changed => Attributes::Changed,
+                AttributesV2::Renamed(former) => {
+                    Attributes::Renamed(Box::new(decode_subject(former)))
+                }
+            },
         },
         HappeningV1::Removed { state } => Happening::Removed {
             state: state_of(state)?,
@@ -190,6 +259,7 @@ pub(in crate::store) fn decode_event(sequence: u64, bytes: &[u8]) -> Result<Even
             app,
             service: ServiceId::from_bytes(record.service),
         },
+        subject: subject.map(decode_subject),
         what,
     })
 }

@@ -1,0 +1,292 @@
+//! Subscriptions to service availability, and how far each has been told.
+//!
+//! Source: GS MEC 011 V2.2.1, 8.1.3.2 and 8.1.4.2.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use url::{Host, Url};
+use uuid::Uuid;
+
+use super::event::Event;
+use super::id::{AppInstanceId, ServiceId};
+use super::liveness::ServiceState;
+use super::selection::{Selection, Subject};
+use super::service::Category;
+use super::time::{Steady, Wall};
+
+/// `subscriptionId`: a random UUID that we allocate.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubscriptionId(Uuid);
+
+impl SubscriptionId {
+    /// A fresh random id.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    /// Reads the hyphenated form or 32 hex digits; nothing else is one of ours.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.len() {
+            32 | 36 => Uuid::try_parse(text).ok().map(Self),
+            _ => None,
+        }
+    }
+
+    /// From the 16 bytes of a key.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// The 16 bytes that stand in keys.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Display for SubscriptionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl fmt::Debug for SubscriptionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "subscription {self}")
+    }
+}
+
+/// `SerAvailabilityNotificationSubscription`. Never changes: the standard has no PUT for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscription {
+    /// Its id.
+    pub id: SubscriptionId,
+    /// Whose it is.
+    pub app: AppInstanceId,
+    /// Where notifications go.
+    pub callback: CallbackUri,
+    /// `filteringCriteria`.
+    pub filter: Filter,
+    /// The first event that concerns it: the first one after its creation.
+    pub from: u64,
+}
+
+/// `filteringCriteria`; its members are AND-ed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// `serInstanceIds`, `serNames` or `serCategories`.
+    pub selection: Selection<Category>,
+    /// `states`, after the change; empty: any.
+    pub states: Vec<ServiceState>,
+    /// `isLocal`. Every service of this platform is local to it, so it excludes none.
+    pub is_local: Option<bool>,
+}
+
+impl Filter {
+    /// Whether a subscriber is to be told. One who followed a service under its former name or
+    /// category is told of the change, too.
+    #[must_use]
+    pub fn matches(&self, notice: &Notice<'_>) -> bool {
+        let known = |subject: &Subject| self.selection.matches(notice.service, subject);
+        (self.states.is_empty() || self.states.contains(&notice.state))
+            && (known(notice.subject) || notice.former.is_some_and(known))
+    }
+}
+
+/// What a consumer is told of one event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notice<'a> {
+    /// The event's.
+    pub sequence: u64,
+    /// The service.
+    pub service: ServiceId,
+    /// Its name and category after the change.
+    pub subject: &'a Subject,
+    /// Before, where they differ.
+    pub former: Option<&'a Subject>,
+    /// After the change; of a service that is gone: its last.
+    pub state: ServiceState,
+    /// `changeType`.
+    pub change: ChangeType,
+}
+
+/// Source: GS MEC 011 V2.2.1, 8.1.6.x (`ChangeType`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeType {
+    /// Registered.
+    Added,
+    /// Gone.
+    Removed,
+    /// Only the state changed.
+    StateChanged,
+    /// Something else changed, and perhaps the state, too.
+    AttributesChanged,
+}
+
+impl ChangeType {
+    /// The wire name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Removed => "REMOVED",
+            Self::StateChanged => "STATE_CHANGED",
+            Self::AttributesChanged => "ATTRIBUTES_CHANGED",
+        }
+    }
+}
+
+/// `callbackReference`: an absolute http or https URI without credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallbackUri {
+    /// As sent.
+    text: String,
+    url: Url,
+}
+
+/// Why a text is no [`CallbackUri`]; completes "callbackReference …".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidCallback {
+    /// Too long.
+    #[error("is longer than {} bytes", CallbackUri::MAX_BYTES)]
+    TooLong,
+    /// Not a URI.
+    #[error("is no absolute URI: {0}")]
+    Syntax(String),
+    /// Another scheme.
+    #[error("has the scheme {0:?}; http or https was expected")]
+    Scheme(String),
+    /// `user:password@`.
+    #[error("must not carry credentials")]
+    Credentials,
+    /// Nowhere to send to.
+    #[error("names no host")]
+    NoHost,
+}
+
+impl CallbackUri {
+    /// The longest in bytes.
+    pub const MAX_BYTES: usize = 2048;
+
+    /// Checks and takes a URI.
+    ///
+    /// # Errors
+    /// [`InvalidCallback`].
+    pub fn parse(text: &str) -> Result<Self, InvalidCallback> {
+        if text.len() > Self::MAX_BYTES {
+            return Err(InvalidCallback::TooLong);
+        }
+        let url = Url::parse(text).map_err(|error| InvalidCallback::Syntax(error.to_string()))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(InvalidCallback::Scheme(url.scheme().to_owned()));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(InvalidCallback::Credentials);
+        }
+        if url.host().is_none() {
+            return Err(InvalidCallback::NoHost);
+        }
+        Ok(Self {
+            text: text.to_owned(),
+            url,
+        })
+    }
+
+    /// As it was sent.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Normalised: what is called.
+    #[must_use]
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// The address, where the host is one (in any notation: `127.1`, `0x7f000001`, `[::1]`).
+    #[must_use]
+    pub fn literal_address(&self) -> Option<IpAddr> {
+        match self.url.host()? {
+            Host::Ipv4(address) => Some(IpAddr::V4(address)),
+            Host::Ipv6(address) => Some(IpAddr::V6(address)),
+            Host::Domain(_) => None,
+        }
+    }
+}
+
+/// How far a subscription has been told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    /// The first event that it has not been told of.
+    pub next: u64,
+    /// The last event of the notification that is to be sent next. Fixed before it is sent, so that
+    /// a repeat is the same notification, under the same key, even after a crash. `None`: it is
+    /// about one event, the first that matches.
+    pub through: Option<u64>,
+    /// Set while its callback does not take notifications.
+    pub failing: Option<Failing>,
+}
+
+/// A callback that does not take notifications.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failing {
+    /// When it began.
+    pub since: Steady,
+    /// How many attempts have failed since.
+    pub attempts: u32,
+    /// Not to be tried again before.
+    pub retry_at: Steady,
+    /// What went wrong last, at most [`Failing::ERROR_BYTES_MAX`] bytes.
+    pub error: String,
+}
+
+impl Failing {
+    /// So much of an error is kept.
+    pub const ERROR_BYTES_MAX: usize = 300;
+}
+
+impl Cursor {
+    /// Of a subscription that has not been told anything.
+    #[must_use]
+    pub fn at(next: u64) -> Self {
+        Self {
+            next,
+            through: None,
+            failing: None,
+        }
+    }
+}
+
+/// An event that could not be delivered in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// To whom.
+    pub subscription: SubscriptionId,
+    /// Which event.
+    pub sequence: u64,
+    /// When it was given up.
+    pub at: Wall,
+    /// What went wrong last.
+    pub error: String,
+}
+
+impl Event {
+    /// What consumers are told of it; `None` where nothing changed that they can see.
+    #[must_use]
+    pub fn notice(&self) -> Option<Notice<'_>> {
+        let (state, change, former) = self.what.change()?;
+        Some(Notice {
+            sequence: self.sequence,
+            service: self.key.service,
+            subject: self.subject.as_ref()?,
+            former,
+            state,
+            change,
+        })
+    }
+}
