@@ -8,7 +8,7 @@ use warp::http::{Response, StatusCode};
 use warp::reply::Response as Answer;
 
 use crate::registry::{self, BatchOutcome};
-use crate::wire::BodyError;
+use crate::wire::Malformed;
 use crate::wire::liveness::{BatchResult, ServiceLivenessInfo};
 use crate::wire::problem::ProblemDetails;
 
@@ -195,8 +195,8 @@ impl From<registry::Error> for Problem {
     }
 }
 
-impl From<BodyError> for Problem {
-    fn from(error: BodyError) -> Self {
+impl From<Malformed> for Problem {
+    fn from(error: Malformed) -> Self {
         Self::malformed(error.to_string())
     }
 }

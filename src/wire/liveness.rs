@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
-use super::member::{BodyError, Members, wrong};
+use super::member::{Malformed, Members, wrong};
 use crate::domain::{Heartbeat, Monitored, Phase, RetryPromise, ServiceId, ServiceState, Wall};
 
 /// Ids in one batch heartbeat at the most: bounds the size of a commit.
@@ -24,15 +24,15 @@ pub struct Update {
 /// Reads a heartbeat: bare `{"state":"ACTIVE"}` or wrapped `{"ServiceLivenessUpdate":{…}}`.
 ///
 /// # Errors
-/// [`BodyError`]; also when both forms come at once.
-pub fn parse_update(body: &[u8]) -> Result<Update, BodyError> {
+/// [`Malformed`]; also when both forms come at once.
+pub fn parse_update(body: &[u8]) -> Result<Update, Malformed> {
     let mut members = Members::parse(body)?;
     match members.optional_object("ServiceLivenessUpdate")? {
         None => Ok(Update {
             heartbeat: heartbeat(&mut members)?,
             wrapped: false,
         }),
-        Some(_) if members.has("state") => Err(BodyError::new(
+        Some(_) if members.has("state") => Err(Malformed::new(
             "state stands both bare and in ServiceLivenessUpdate; send one of the two",
         )),
         Some(mut inner) => Ok(Update {
@@ -43,7 +43,7 @@ pub fn parse_update(body: &[u8]) -> Result<Update, BodyError> {
 }
 
 /// `state` shall be ACTIVE. Source: GS MEC 011 V2.2.1, 8.1.2.6.
-fn heartbeat(members: &mut Members) -> Result<Heartbeat, BodyError> {
+fn heartbeat(members: &mut Members) -> Result<Heartbeat, Malformed> {
     members.word("state", &[("ACTIVE", ())])?;
     let expected = "a whole number of seconds, 1 or more,";
     let path = members.path_of("retryInterval");
@@ -79,8 +79,8 @@ pub struct BatchUpdate {
 /// Reads a batch heartbeat: `{"state":"ACTIVE","serviceIds":[…]}`.
 ///
 /// # Errors
-/// [`BodyError`]; also for more than [`BATCH_IDS_MAX`] ids.
-pub fn parse_batch(body: &[u8]) -> Result<BatchUpdate, BodyError> {
+/// [`Malformed`]; also for more than [`BATCH_IDS_MAX`] ids.
+pub fn parse_batch(body: &[u8]) -> Result<BatchUpdate, Malformed> {
     let mut members = Members::parse(body)?;
     let heartbeat = heartbeat(&mut members)?;
     let ids: Option<Vec<BatchId>> = members.optional_strings("serviceIds")?.map(|texts| {
@@ -92,7 +92,7 @@ pub fn parse_batch(body: &[u8]) -> Result<BatchUpdate, BodyError> {
         ids.filter(|id| seen.insert(id.clone())).collect()
     });
     if let Some(count) = ids.as_ref().map(Vec::len).filter(|n| *n > BATCH_IDS_MAX) {
-        return Err(BodyError::new(format!(
+        return Err(Malformed::new(format!(
             "serviceIds names {count} services; at most {BATCH_IDS_MAX} are taken at once"
         )));
     }

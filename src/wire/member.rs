@@ -3,12 +3,12 @@
 
 use serde_json::{Map, Value};
 
-/// Why a body is refused: a sentence for the caller.
+/// Why a body or a query is refused: a sentence for the caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct BodyError(String);
+pub struct Malformed(String);
 
-impl BodyError {
+impl Malformed {
     /// A refusal that concerns several members.
     pub fn new(sentence: impl Into<String>) -> Self {
         Self(sentence.into())
@@ -26,10 +26,10 @@ impl Members {
     /// Reads a body, which must be one JSON object.
     ///
     /// # Errors
-    /// [`BodyError`] for an empty body, invalid JSON or UTF-8, or another kind of value.
-    pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
+    /// [`Malformed`] for an empty body, invalid JSON or UTF-8, or another kind of value.
+    pub fn parse(body: &[u8]) -> Result<Self, Malformed> {
         if body.iter().all(u8::is_ascii_whitespace) {
-            return Err(BodyError::new(
+            return Err(Malformed::new(
                 "the body is empty; a JSON object was expected",
             ));
         }
@@ -38,16 +38,16 @@ impl Members {
                 path: String::new(),
                 map,
             }),
-            Ok(other) => Err(BodyError(format!(
+            Ok(other) => Err(Malformed(format!(
                 "the body is {}; a JSON object was expected",
                 describe(&other)
             ))),
-            Err(error) => Err(BodyError(format!("the body is not valid JSON: {error}"))),
+            Err(error) => Err(Malformed(format!("the body is not valid JSON: {error}"))),
         }
     }
 
     /// An object out of an array.
-    fn nested(path: String, value: Value) -> Result<Self, BodyError> {
+    fn nested(path: String, value: Value) -> Result<Self, Malformed> {
         match value {
             Value::Object(map) => Ok(Self { path, map }),
             other => Err(wrong(&path, "an object", &other)),
@@ -75,9 +75,9 @@ impl Members {
         self.map.remove(name).filter(|value| !value.is_null())
     }
 
-    fn require<T>(&self, name: &str, expected: &str, value: Option<T>) -> Result<T, BodyError> {
+    fn require<T>(&self, name: &str, expected: &str, value: Option<T>) -> Result<T, Malformed> {
         value.ok_or_else(|| {
-            BodyError(format!(
+            Malformed(format!(
                 "{} is missing; {expected} was expected",
                 self.path_of(name)
             ))
@@ -88,7 +88,7 @@ impl Members {
     ///
     /// # Errors
     /// When it is something else.
-    pub fn optional_string(&mut self, name: &str) -> Result<Option<String>, BodyError> {
+    pub fn optional_string(&mut self, name: &str) -> Result<Option<String>, Malformed> {
         match self.take(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -100,7 +100,7 @@ impl Members {
     ///
     /// # Errors
     /// When it is missing or something else.
-    pub fn string(&mut self, name: &str) -> Result<String, BodyError> {
+    pub fn string(&mut self, name: &str) -> Result<String, Malformed> {
         let text = self.optional_string(name)?;
         self.require(name, "a string", text)
     }
@@ -109,10 +109,10 @@ impl Members {
     ///
     /// # Errors
     /// When it is missing, empty or something else.
-    pub fn text(&mut self, name: &str) -> Result<String, BodyError> {
+    pub fn text(&mut self, name: &str) -> Result<String, Malformed> {
         let text = self.string(name)?;
         if text.is_empty() {
-            return Err(BodyError(format!(
+            return Err(Malformed(format!(
                 "{} must not be empty",
                 self.path_of(name)
             )));
@@ -124,7 +124,7 @@ impl Members {
     ///
     /// # Errors
     /// When it is something else.
-    pub fn optional_bool(&mut self, name: &str) -> Result<Option<bool>, BodyError> {
+    pub fn optional_bool(&mut self, name: &str) -> Result<Option<bool>, Malformed> {
         match self.take(name) {
             None => Ok(None),
             Some(Value::Bool(value)) => Ok(Some(value)),
@@ -136,7 +136,7 @@ impl Members {
     ///
     /// # Errors
     /// When it is something else: negative, fractional, quoted.
-    pub fn optional_whole(&mut self, name: &str, expected: &str) -> Result<Option<u64>, BodyError> {
+    pub fn optional_whole(&mut self, name: &str, expected: &str) -> Result<Option<u64>, Malformed> {
         match self.take(name) {
             None => Ok(None),
             Some(value) => match value.as_u64() {
@@ -154,7 +154,7 @@ impl Members {
         &mut self,
         name: &str,
         words: &[(&str, T)],
-    ) -> Result<Option<T>, BodyError> {
+    ) -> Result<Option<T>, Malformed> {
         let Some(value) = self.take(name) else {
             return Ok(None);
         };
@@ -171,7 +171,7 @@ impl Members {
     ///
     /// # Errors
     /// When it is missing or none of them.
-    pub fn word<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> Result<T, BodyError> {
+    pub fn word<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> Result<T, Malformed> {
         let word = self.optional_word(name, words)?;
         self.require(name, &one_of(words), word)
     }
@@ -180,7 +180,7 @@ impl Members {
     ///
     /// # Errors
     /// When it is something else.
-    pub fn optional_object(&mut self, name: &str) -> Result<Option<Members>, BodyError> {
+    pub fn optional_object(&mut self, name: &str) -> Result<Option<Members>, Malformed> {
         let path = self.path_of(name);
         self.take(name)
             .map(|value| Members::nested(path, value))
@@ -191,7 +191,7 @@ impl Members {
     ///
     /// # Errors
     /// When it is missing or something else.
-    pub fn object(&mut self, name: &str) -> Result<Members, BodyError> {
+    pub fn object(&mut self, name: &str) -> Result<Members, Malformed> {
         let object = self.optional_object(name)?;
         self.require(name, "an object", object)
     }
@@ -200,7 +200,7 @@ impl Members {
     ///
     /// # Errors
     /// When it is something else.
-    pub fn optional_array(&mut self, name: &str) -> Result<Option<Vec<Value>>, BodyError> {
+    pub fn optional_array(&mut self, name: &str) -> Result<Option<Vec<Value>>, Malformed> {
         match self.take(name) {
             None => Ok(None),
             Some(Value::Array(items)) => Ok(Some(items)),
@@ -212,7 +212,7 @@ impl Members {
     ///
     /// # Errors
     /// When it is, or contains, something else.
-    pub fn optional_strings(&mut self, name: &str) -> Result<Option<Vec<String>>, BodyError> {
+    pub fn optional_strings(&mut self, name: &str) -> Result<Option<Vec<String>>, Malformed> {
         let Some(items) = self.optional_array(name)? else {
             return Ok(None);
         };
@@ -233,7 +233,7 @@ impl Members {
     ///
     /// # Errors
     /// When it is, or contains, something else.
-    pub fn optional_objects(&mut self, name: &str) -> Result<Option<Vec<Members>>, BodyError> {
+    pub fn optional_objects(&mut self, name: &str) -> Result<Option<Vec<Members>>, Malformed> {
         let Some(items) = self.optional_array(name)? else {
             return Ok(None);
         };
@@ -262,8 +262,8 @@ impl Members {
 
 /// A refusal of one member.
 #[must_use]
-pub fn wrong(path: &str, expected: &str, found: &Value) -> BodyError {
-    BodyError(format!(
+pub fn wrong(path: &str, expected: &str, found: &Value) -> Malformed {
+    Malformed(format!(
         "{path} is {}; {expected} was expected",
         describe(found)
     ))

@@ -10,4 +10,4 @@ pub mod service;
 pub mod story;
 
 pub use links::Links;
-pub use member::BodyError;
+pub use member::Malformed;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::links::Links;
-use super::member::{BodyError, Members, wrong};
+use super::member::{Malformed, Members, wrong};
 use crate::domain::service::{
     Address, Category, Endpoint, JsonText, LivenessOffer, Locality, Transport,
 };
@@ -40,8 +40,8 @@ const GRANT_TYPES: [&str; 4] = [
 /// (`serInstanceId`, `isLocal`, `_links`) are ignored: clients that PUT what they got send them.
 ///
 /// # Errors
-/// [`BodyError`], naming the member.
-pub fn parse(body: &[u8]) -> Result<(Service, ServiceState), BodyError> {
+/// [`Malformed`], naming the member.
+pub fn parse(body: &[u8]) -> Result<(Service, ServiceState), Malformed> {
     let mut members = Members::parse(body)?;
     let name = members.text("serName")?;
     let category = members
@@ -55,17 +55,17 @@ pub fn parse(body: &[u8]) -> Result<(Service, ServiceState), BodyError> {
     let transport = match (transport_id, transport_info) {
         (None, Some(info)) => transport(info)?,
         (Some(id), None) => {
-            return Err(BodyError::new(format!(
+            return Err(Malformed::new(format!(
                 "transportId {id:?} names no transport of this platform; send transportInfo instead"
             )));
         }
         (None, None) => {
-            return Err(BodyError::new(
+            return Err(Malformed::new(
                 "transportInfo is missing; an object was expected",
             ));
         }
         (Some(_), Some(_)) => {
-            return Err(BodyError::new(
+            return Err(Malformed::new(
                 "transportId and transportInfo exclude each other",
             ));
         }
@@ -97,7 +97,7 @@ pub fn parse(body: &[u8]) -> Result<(Service, ServiceState), BodyError> {
     Ok((service, state))
 }
 
-fn category(mut members: Members) -> Result<Category, BodyError> {
+fn category(mut members: Members) -> Result<Category, Malformed> {
     Ok(Category {
         href: members.string("href")?,
         id: members.string("id")?,
@@ -106,7 +106,7 @@ fn category(mut members: Members) -> Result<Category, BodyError> {
     })
 }
 
-fn transport(mut members: Members) -> Result<Transport, BodyError> {
+fn transport(mut members: Members) -> Result<Transport, Malformed> {
     Ok(Transport {
         id: members.string("id")?,
         name: members.string("name")?,
@@ -123,7 +123,7 @@ fn transport(mut members: Members) -> Result<Transport, BodyError> {
 }
 
 /// Exactly one of the four forms; an empty list counts as absent.
-fn endpoint(mut members: Members) -> Result<Endpoint, BodyError> {
+fn endpoint(mut members: Members) -> Result<Endpoint, Malformed> {
     let path = members.path_of("");
     let path = path.trim_end_matches('.');
     let uris = members
@@ -149,18 +149,18 @@ fn endpoint(mut members: Members) -> Result<Endpoint, BodyError> {
     .flatten();
     match (forms.next(), forms.next()) {
         (Some(form), None) => Ok(form),
-        _ => Err(BodyError::new(format!(
+        _ => Err(Malformed::new(format!(
             "{path} must have exactly one of uris, fqdn, addresses and alternative"
         ))),
     }
 }
 
-fn address(mut members: Members) -> Result<Address, BodyError> {
+fn address(mut members: Members) -> Result<Address, Malformed> {
     let host = members.text("host")?;
     let expected = "a port number";
     let path = members.path_of("port");
     match members.optional_whole("port", expected)? {
-        None => Err(BodyError::new(format!(
+        None => Err(Malformed::new(format!(
             "{path} is missing; {expected} was expected"
         ))),
         Some(port) => match u16::try_from(port) {
@@ -171,13 +171,13 @@ fn address(mut members: Members) -> Result<Address, BodyError> {
 }
 
 /// Checks what the standard fixes and keeps the rest, which it leaves open.
-fn security(mut members: Members) -> Result<JsonText, BodyError> {
+fn security(mut members: Members) -> Result<JsonText, Malformed> {
     if let Some(mut oauth) = members.optional_object("oAuth2Info")? {
         if let Some(grants) = oauth.optional_strings("grantTypes")? {
             let path = oauth.path_of("grantTypes");
             let known = |grant: &String| GRANT_TYPES.contains(&grant.as_str());
             if !(1..=GRANT_TYPES.len()).contains(&grants.len()) || !grants.iter().all(known) {
-                return Err(BodyError::new(format!(
+                return Err(Malformed::new(format!(
                     "{path} must have 1 to 4 of {}",
                     GRANT_TYPES.join(", ")
                 )));
