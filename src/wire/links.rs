@@ -1,11 +1,15 @@
 //! The URIs that we hand out.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
+use serde::Serialize;
 
-use crate::domain::{AppInstanceId, ServiceKey};
+use crate::domain::{AppInstanceId, ServiceId, ServiceKey, SubscriptionId};
 
 /// Root of the service management API. Source: GS MEC 011 V2.2.1, 8.2.1.
 pub const ROOT: &str = "/mec_service_mgmt/v1";
+
+/// Root of the application support API. Source: GS MEC 011 V2.2.1, 7.2.1.
+pub const APP_SUPPORT_ROOT: &str = "/mec_app_support/v1";
 
 /// Everything but the unreserved characters of RFC 3986.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -30,8 +34,7 @@ impl Links {
     }
 
     fn app(&self, app: &AppInstanceId) -> String {
-        let app = utf8_percent_encode(app.as_str(), SEGMENT);
-        format!("{}{ROOT}/applications/{app}", self.prefix)
+        format!("{}{ROOT}/applications/{}", self.prefix, segment(app))
     }
 
     /// The service, below its application.
@@ -40,7 +43,13 @@ impl Links {
         format!("{}/services/{}", self.app(&key.app), key.service)
     }
 
-    /// Its liveness resource.
+    /// The service, as every application may see it.
+    #[must_use]
+    pub fn service_for_all(&self, service: ServiceId) -> String {
+        format!("{}{ROOT}/services/{service}", self.prefix)
+    }
+
+    /// The liveness resource of a service.
     #[must_use]
     pub fn liveness(&self, key: &ServiceKey) -> String {
         format!("{}/services/{}/liveness", self.app(&key.app), key.service)
@@ -50,5 +59,85 @@ impl Links {
     #[must_use]
     pub fn liveness_batch(&self, app: &AppInstanceId) -> String {
         format!("{}/liveness", self.app(app))
+    }
+
+    /// The subscriptions of an application.
+    #[must_use]
+    pub fn subscriptions(&self, app: &AppInstanceId) -> String {
+        format!("{}/subscriptions", self.app(app))
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn subscription(&self, app: &AppInstanceId, id: SubscriptionId) -> String {
+        format!("{}/subscriptions/{id}", self.app(app))
+    }
+
+    /// The watch of all services: our extension.
+    #[must_use]
+    pub fn events(&self) -> String {
+        format!("{}{ROOT}/services/events", self.prefix)
+    }
+
+    /// The registration of an application with the platform. Source: GS MEC 011 V3.1.1, 7.2.
+    #[must_use]
+    pub fn registration(&self, app: &AppInstanceId) -> String {
+        let prefix = &self.prefix;
+        format!("{prefix}{APP_SUPPORT_ROOT}/registrations/{}", segment(app))
+    }
+}
+
+fn segment(app: &AppInstanceId) -> PercentEncode<'_> {
+    utf8_percent_encode(app.as_str(), SEGMENT)
+}
+
+/// `LinkType`.
+#[derive(Debug, Serialize)]
+pub struct Link {
+    /// The URI.
+    pub href: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_encoded_below_their_root() {
+        let app = AppInstanceId::parse("a b?%").unwrap();
+        let key = ServiceKey {
+            app: app.clone(),
+            service: ServiceId::from_bytes([0; 16]),
+        };
+        let id = "00000000-0000-0000-0000-000000000000";
+        let subscription = SubscriptionId::from_bytes([0; 16]);
+        for prefix in ["", "https://mep.example/p"] {
+            let links = Links::new(prefix);
+            let own = "mec_service_mgmt/v1/applications/a%20b%3F%25";
+            for (link, expected) in [
+                (links.service(&key), format!("{own}/services/{id}")),
+                (
+                    links.liveness(&key),
+                    format!("{own}/services/{id}/liveness"),
+                ),
+                (links.liveness_batch(&app), format!("{own}/liveness")),
+                (links.subscriptions(&app), format!("{own}/subscriptions")),
+                (
+                    links.subscription(&app, subscription),
+                    format!("{own}/subscriptions/{id}"),
+                ),
+                (
+                    links.service_for_all(key.service),
+                    format!("mec_service_mgmt/v1/services/{id}"),
+                ),
+                (links.events(), "mec_service_mgmt/v1/services/events".into()),
+                (
+                    links.registration(&app),
+                    "mec_app_support/v1/registrations/a%20b%3F%25".into(),
+                ),
+            ] {
+                assert_eq!(link, format!("{prefix}/{expected}"));
+            }
+        }
     }
 }
