@@ -52,7 +52,7 @@ pub(super) async fn collection(
             }
             request.no_query()?;
             let body = request.body(api.body_limits).await?;
-            let (service, state) = service::parse(&body)?;
+            let (service, state) = service::parse(&body, &[])?;
             let state = match state {
                 ServiceState::Active => ProducerState::Active,
                 ServiceState::Inactive => ProducerState::Inactive,
@@ -108,7 +108,7 @@ pub(super) async fn item(
             let key = find(&app, &service, &request, &api)?.key;
             request.no_query()?;
             let body = request.body(api.body_limits).await?;
-            let (service, state) = service::parse(&body)?;
+            let (service, state) = service::parse(&body, &[])?;
             let entry = api.registry.replace(key, service, state).await?;
             Ok(answer::ok(&api.info(&entry)))
         }

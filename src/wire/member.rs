@@ -47,7 +47,7 @@ impl Members {
     }
 
     /// An object out of an array.
-    fn nested(path: String, value: Value) -> Result<Self, Malformed> {
+    pub(super) fn nested(path: String, value: Value) -> Result<Self, Malformed> {
         match value {
             Value::Object(map) => Ok(Self { path, map }),
             other => Err(wrong(&path, "an object", &other)),
@@ -112,12 +112,20 @@ impl Members {
     pub fn text(&mut self, name: &str) -> Result<String, Malformed> {
         let text = self.string(name)?;
         if text.is_empty() {
-            return Err(Malformed(format!(
-                "{} must not be empty",
-                self.path_of(name)
-            )));
+            return Err(empty(&self.path_of(name)));
         }
         Ok(text)
+    }
+
+    /// An optional string that says something when it is there.
+    ///
+    /// # Errors
+    /// When it is empty or something else.
+    pub fn optional_text(&mut self, name: &str) -> Result<Option<String>, Malformed> {
+        match self.optional_string(name)? {
+            Some(text) if text.is_empty() => Err(empty(&self.path_of(name))),
+            text => Ok(text),
+        }
     }
 
     /// An optional boolean.
@@ -158,13 +166,7 @@ impl Members {
         let Some(value) = self.take(name) else {
             return Ok(None);
         };
-        let word = value
-            .as_str()
-            .and_then(|text| words.iter().find(|(word, _)| *word == text));
-        match word {
-            Some((_, meaning)) => Ok(Some(*meaning)),
-            None => Err(wrong(&self.path_of(name), &one_of(words), &value)),
-        }
+        word_in(words, &self.path_of(name), &value).map(Some)
     }
 
     /// A word out of a closed list that must be there.
@@ -229,6 +231,53 @@ impl Members {
             .map(Some)
     }
 
+    /// An optional array of strings that say something.
+    ///
+    /// # Errors
+    /// When it is, or contains, something else.
+    pub fn optional_texts(&mut self, name: &str) -> Result<Option<Vec<String>>, Malformed> {
+        let texts = self.optional_strings(name)?;
+        match texts.iter().flatten().position(String::is_empty) {
+            Some(index) => Err(empty(&format!("{}[{index}]", self.path_of(name)))),
+            None => Ok(texts),
+        }
+    }
+
+    /// An array that must be there, of one or more strings that say something.
+    ///
+    /// # Errors
+    /// When it is missing or empty, or is, or contains, something else.
+    pub fn texts(&mut self, name: &str) -> Result<Vec<String>, Malformed> {
+        let texts = self.optional_texts(name)?;
+        let texts = self.require(name, "an array of strings", texts)?;
+        if texts.is_empty() {
+            return Err(empty(&self.path_of(name)));
+        }
+        Ok(texts)
+    }
+
+    /// An optional array of words out of a closed list.
+    ///
+    /// # Errors
+    /// When it is, or contains, something else.
+    pub fn optional_words<T: Copy>(
+        &mut self,
+        name: &str,
+        words: &[(&str, T)],
+    ) -> Result<Option<Vec<T>>, Malformed> {
+        let Some(items) = self.optional_array(name)? else {
+            return Ok(None);
+        };
+        let path = self.path_of(name);
+        let word = |(index, item)| word_in(words, &format!("{path}[{index}]"), item);
+        items
+            .iter()
+            .enumerate()
+            .map(word)
+            .collect::<Result<_, _>>()
+            .map(Some)
+    }
+
     /// An optional array of objects.
     ///
     /// # Errors
@@ -269,6 +318,26 @@ pub fn wrong(path: &str, expected: &str, found: &Value) -> Malformed {
     ))
 }
 
+/// The meaning of a word out of a closed list.
+///
+/// # Errors
+/// When it is none of them.
+pub fn word_in<T: Copy>(words: &[(&str, T)], path: &str, value: &Value) -> Result<T, Malformed> {
+    let word = value
+        .as_str()
+        .and_then(|text| words.iter().find(|(word, _)| *word == text));
+    match word {
+        Some((_, meaning)) => Ok(*meaning),
+        None => Err(wrong(path, &one_of(words), value)),
+    }
+}
+
+/// A refusal of a member that says nothing.
+#[must_use]
+pub fn empty(path: &str) -> Malformed {
+    Malformed(format!("{path} must not be empty"))
+}
+
 fn one_of<T>(words: &[(&str, T)]) -> String {
     let words: Vec<_> = words
         .iter()
@@ -278,7 +347,7 @@ fn one_of<T>(words: &[(&str, T)]) -> String {
 }
 
 /// A value as people name it, short even when the value is long.
-fn describe(value: &Value) -> String {
+pub(super) fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(value) => value.to_string(),

@@ -8,6 +8,7 @@ pub mod problem;
 pub mod report;
 pub mod service;
 pub mod story;
+pub mod transport;
 
 pub use links::Links;
 pub use member::Malformed;

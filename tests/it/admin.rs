@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    Server, beat, data_dir, get, liveness_of, mepulse, patch, self_of, send, service,
+    Server, beat, data_dir, get, liveness_of, long_service, mepulse, patch, self_of, send, service,
 };
 
 fn admin(dir: &std::path::Path, args: &[&str]) -> (Option<i32>, String, String) {
@@ -94,7 +94,7 @@ fn the_same_is_said_after_a_kill() {
     let promise = json!({"state": "ACTIVE", "retryInterval": 2});
     patch(&liveness_of(&server, &beating), &promise);
     server.register("app-two", &service("plain", None));
-    let mut off = service(&"x".repeat(5000), Some(60));
+    let mut off = long_service("off", Some(60), 5000);
     off["state"] = json!("INACTIVE");
     server.register("app-two", &off);
     let silent = server.register("app-two", &service("silent", Some(1)));

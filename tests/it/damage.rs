@@ -5,7 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::random::Random;
-use crate::support::{Server, beat, contents, copy, data_dir, get, liveness_of, service, start_on};
+use crate::support::{
+    Server, beat, contents, copy, data_dir, get, liveness_of, long_service, start_on,
+};
 
 const SERVICES: usize = 120;
 
@@ -13,8 +15,8 @@ const SERVICES: usize = 120;
 fn killed(dir: &Path) {
     let server = Server::start(dir, &[]);
     for number in 0..SERVICES {
-        let name = format!("service-{number}-{}", "x".repeat(2500));
-        let info = server.register("app", &service(&name, Some(3600)));
+        let name = format!("service-{number}");
+        let info = server.register("app", &long_service(&name, Some(3600), 2500));
         for _ in 0..3 {
             assert_eq!(beat(&liveness_of(&server, &info)).status, 204);
         }

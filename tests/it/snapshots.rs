@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::support::{Server, beat, contents, data_dir, get, liveness_of, mepulse, service};
+use crate::support::{
+    Server, beat, contents, data_dir, get, liveness_of, long_service, mepulse, service,
+};
 
 const SERVICES: usize = 100;
 /// One client alone need not wait for company.
@@ -75,8 +77,8 @@ impl Original {
         let (keep, dir) = data_dir();
         let server = Server::start(&dir, &ARGS);
         for number in 0..SERVICES {
-            let name = format!("service-{number}-{}", "x".repeat(6000));
-            server.register("app", &service(&name, Some(3600)));
+            let name = format!("service-{number}");
+            server.register("app", &long_service(&name, Some(3600), 6000));
         }
         server.stop();
         let server = Server::start(&dir, &ARGS);

@@ -4,15 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::{
-    Server, beat, contents, data_dir, get, liveness_of, mepulse, service, start_on,
+    Server, beat, contents, data_dir, get, liveness_of, long_service, mepulse, service, start_on,
 };
 
 /// A store with 300 services; `graceful`: stopped in good order, else killed.
 fn filled(dir: &Path, graceful: bool) {
     let server = Server::start(dir, &[]);
     for number in 0..300 {
-        let name = format!("service-{number}-{}", "x".repeat(2000));
-        let info = server.register("app", &service(&name, Some(3600)));
+        let name = format!("service-{number}");
+        let info = server.register("app", &long_service(&name, Some(3600), 2000));
         assert_eq!(beat(&liveness_of(&server, &info)).status, 204);
     }
     if graceful {

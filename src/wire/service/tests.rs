@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::domain::service::Endpoint;
 use crate::domain::{AppInstanceId, Policy, ProducerState, ServiceId};
 
 fn body() -> Value {
@@ -31,7 +32,7 @@ fn with(path: &str, value: Value) -> Value {
 }
 
 fn parse_json(body: &Value) -> Result<(Service, ServiceState), String> {
-    parse(body.to_string().as_bytes()).map_err(|error| error.to_string())
+    parse(body.to_string().as_bytes(), &[]).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -163,13 +164,95 @@ fn what_is_wrong_is_named() {
         let error = parse_json(&with(path, value.clone())).unwrap_err();
         assert!(error.contains(part), "{path} = {value}: {error}");
     }
-    let mut by_id = with("transportId", json!("t1"));
-    by_id.as_object_mut().unwrap().remove("transportInfo");
-    assert!(
-        parse_json(&by_id)
-            .unwrap_err()
-            .contains("\"t1\" names no transport")
-    );
+}
+
+#[test]
+fn names_that_every_event_carries_are_bounded() {
+    let category = |id: &str| json!({"href": "", "id": id, "name": "n".repeat(300), "version": ""});
+    let long = "é".repeat(127) + "x";
+    assert_eq!(long.len(), NAME_BYTES_MAX);
+    for body in [
+        with("serName", json!(long)),
+        with("serCategory", category(&long)),
+    ] {
+        assert!(parse_json(&body).is_ok());
+    }
+    let longer = long + "x";
+    for (path, body) in [
+        ("serName", with("serName", json!(longer))),
+        ("serCategory.id", with("serCategory", category(&longer))),
+    ] {
+        let says = format!("{path} is 256 bytes long; at most 255 are taken");
+        assert_eq!(parse_json(&body), Err(says));
+    }
+}
+
+/// The body with `transportId` instead of `transportInfo`.
+fn by_id(id: &Value) -> Vec<u8> {
+    let mut body = with("transportId", id.clone());
+    body.as_object_mut().unwrap().remove("transportInfo");
+    body.to_string().into_bytes()
+}
+
+#[test]
+fn a_transport_is_named_by_its_id() {
+    let (sent, _) = parse_json(&body()).unwrap();
+    let offered = |count: usize| -> Vec<Transport> {
+        let each = |number| Transport {
+            id: format!("t{number}"),
+            endpoint: Endpoint::Fqdn(vec![format!("h{number}")]),
+            ..sent.transport.clone()
+        };
+        (0..count).map(each).collect()
+    };
+    let some = offered(3);
+    let (service, _) = parse(&by_id(&json!("t1")), &some).unwrap();
+    assert_eq!(service.transport, some[1]);
+    assert_eq!(service.name, sent.name);
+
+    let ten = (0..10).map(|n| format!("\"t{n}\"")).collect::<Vec<_>>();
+    for (id, transports, says) in [
+        (
+            "t1",
+            offered(0),
+            "transportId \"t1\" names no transport of this platform; send transportInfo instead",
+        ),
+        (
+            "t2",
+            offered(2),
+            "transportId \"t2\" names no transport of this platform; it has \"t0\", \"t1\"",
+        ),
+        (
+            "",
+            offered(10),
+            &format!(
+                "transportId \"\" names no transport of this platform; it has {}",
+                ten.join(", ")
+            ),
+        ),
+        (
+            "T1",
+            offered(11),
+            "transportId \"T1\" names no transport of this platform; it has 11, see /transports",
+        ),
+    ] {
+        let error = parse(&by_id(&json!(id)), &transports).unwrap_err();
+        assert_eq!(error.to_string(), says);
+    }
+    for (body, says) in [
+        (by_id(&json!(1)), "transportId is 1; a string was expected"),
+        (
+            by_id(&json!(null)),
+            "transportInfo is missing; an object was expected",
+        ),
+        (
+            with("transportId", json!("t1")).to_string().into_bytes(),
+            "transportId and transportInfo exclude each other",
+        ),
+    ] {
+        let error = parse(&body, &some).unwrap_err();
+        assert_eq!(error.to_string(), says);
+    }
 }
 
 #[test]

@@ -217,6 +217,13 @@ pub(crate) fn service(name: &str, liveness_interval: Option<u32>) -> Value {
     })
 }
 
+/// A service whose registration is so many bytes longer.
+pub(crate) fn long_service(name: &str, liveness_interval: Option<u32>, bytes: usize) -> Value {
+    let mut service = service(name, liveness_interval);
+    service["version"] = "x".repeat(bytes).into();
+    service
+}
+
 /// What came back.
 #[derive(Debug)]
 pub(crate) struct Answer {
