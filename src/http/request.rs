@@ -14,6 +14,7 @@ use warp::http::{HeaderMap, Method, header};
 
 use super::answer::Problem;
 use crate::domain::{AppInstanceId, ServiceId};
+use crate::wire::query::decode;
 
 type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
 
@@ -193,26 +194,14 @@ impl FromStr for Segment {
 }
 
 impl Segment {
-    /// Strict percent-decoding: every `%` starts two hex digits, and the result is UTF-8.
+    /// Strict percent-decoding.
     fn decode(&self, name: &str) -> Result<String, Problem> {
-        let undecodable = || {
+        decode(self.0.as_bytes()).ok_or_else(|| {
             Problem::malformed(format!(
                 "{name} in the path is not valid percent-encoded UTF-8: {:?}",
                 self.0
             ))
-        };
-        let mut rest = self.0.as_bytes();
-        while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
-            let digits = rest.get(at + 1..at + 3).ok_or_else(undecodable)?;
-            if !digits.iter().all(u8::is_ascii_hexdigit) {
-                return Err(undecodable());
-            }
-            rest = &rest[at + 3..];
-        }
-        percent_encoding::percent_decode_str(&self.0)
-            .decode_utf8()
-            .map(std::borrow::Cow::into_owned)
-            .map_err(|_| undecodable())
+        })
     }
 
     /// A service id. What is no UUID cannot be one of ours: unknown, not malformed, because the

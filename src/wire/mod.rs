@@ -5,6 +5,7 @@ pub mod links;
 pub mod liveness;
 pub mod member;
 pub mod problem;
+pub mod query;
 pub mod report;
 pub mod service;
 pub mod story;
