@@ -4,11 +4,13 @@
 pub mod links;
 pub mod liveness;
 pub mod member;
+pub mod notification;
 pub mod problem;
 pub mod query;
 pub mod report;
 pub mod service;
 pub mod story;
+pub mod subscription;
 pub mod transport;
 
 pub use links::Links;
