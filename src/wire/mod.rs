@@ -1,6 +1,7 @@
 //! JSON of MEC 011, field for field, and of our own reports. Parses into the domain and renders
 //! from it; knows no routes and no status codes.
 
+pub mod app_info;
 pub mod links;
 pub mod liveness;
 pub mod member;
