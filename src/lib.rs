@@ -7,6 +7,7 @@
 //! * [`wire`]: JSON of MEC 011
 //! * [`store`]: durable state behind a small seam; the only room that knows bytes
 //! * [`registry`]: the use cases, and the one writer
+//! * [`notify`]: tells consumers, over HTTP
 //! * [`http`]: routes, the accept loop, status codes
 //! * [`config`], [`metrics`]
 //! * [`cli`]: the commands; builds everything inward-out and stops it outward-in
@@ -17,6 +18,7 @@ pub mod config;
 pub mod domain;
 pub mod http;
 pub mod metrics;
+pub mod notify;
 pub mod registry;
 pub mod store;
 pub mod wire;

@@ -21,7 +21,7 @@ fn root() -> PathBuf {
 }
 
 /// Which rooms a room may import; an absent name is a decision.
-const MAY_IMPORT: [(&str, &[&str]); 8] = [
+const MAY_IMPORT: [(&str, &[&str]); 9] = [
     ("domain", &[]),
     ("clock", &["domain"]),
     ("config", &["domain", "store"]),
@@ -29,6 +29,10 @@ const MAY_IMPORT: [(&str, &[&str]); 8] = [
     ("wire", &["domain"]),
     ("store", &["domain", "clock"]),
     ("registry", &["domain", "clock", "store", "metrics"]),
+    (
+        "notify",
+        &["domain", "clock", "wire", "registry", "metrics"],
+    ),
     ("http", &["domain", "wire", "registry", "config", "metrics"]),
 ];
 
