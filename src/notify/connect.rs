@@ -1,0 +1,253 @@
+//! Connections to callbacks: guarded, bounded in time, with TLS where the URI says so.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::Uri;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::rt::TokioIo;
+use log::warn;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+use tower_service::Service;
+
+use super::guard::{Forbidden, Guard};
+
+tokio::task_local! {
+    /// Whether the current exchange has begun a connection. If not, it uses an old one.
+    pub(super) static BEGAN_CONNECTION: Cell<bool>;
+}
+
+type Connecting<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
+
+/// A caller could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum CallerError {
+    /// `notify.ca_file` cannot be read.
+    #[error("notify.ca_file {path} cannot be read: {source}", path = .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// It is no PEM, or holds what is no certificate.
+    #[error("notify.ca_file {path} is no PEM file of certificates: {reason}", path = .path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// It holds nothing that could be trusted.
+    #[error("notify.ca_file {path} holds no certificate", path = .path.display())]
+    NoCertificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The TLS library does not take its own defaults.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Why there is no connection. A sentence for the subscription's owner and for the log.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    #[error("could not resolve the callback's host: {0}")]
+    Resolve(io::Error),
+    #[error("could not resolve the callback's host: it has no address")]
+    NoAddress,
+    #[error("the callback's address is refused: {0}")]
+    Forbidden(Forbidden),
+    #[error("could not connect to {address}: {source}")]
+    Tcp {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("TLS failed: {0}")]
+    Tls(Box<dyn std::error::Error + Send + Sync>),
+    #[error("timed out after {} ms", .0.as_millis())]
+    TimedOut(Duration),
+}
+
+/// Connects to what the guard admits. The very address that is connected to is looked at, so a name
+/// that resolves to something else by now gains nothing.
+#[derive(Debug, Clone)]
+pub(super) struct GuardedConnector {
+    guard: Guard,
+    timeout: Duration,
+}
+
+impl GuardedConnector {
+    async fn connect(self, to: Uri) -> Result<TokioIo<TcpStream>, ConnectError> {
+        let host = to.host().unwrap_or_default();
+        let host = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(host);
+        let tls = to.scheme_str() == Some("https");
+        let port = to.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let found = lookup_host((host, port))
+            .await
+            .map_err(ConnectError::Resolve)?;
+
+        let mut error = ConnectError::NoAddress;
+        let mut admitted = Vec::new();
+        for address in found {
+            match self.guard.check(address.ip()) {
+                Ok(()) => admitted.push(address),
+                Err(forbidden) => error = ConnectError::Forbidden(forbidden),
+            }
+        }
+        // One that does not answer leaves time for the others, and for the exchange.
+        let attempts = u32::try_from(admitted.len()).unwrap_or(u32::MAX);
+        let patience = self.timeout / attempts.saturating_add(1);
+        for (at, address) in admitted.iter().copied().enumerate() {
+            let tried = if at + 1 == admitted.len() {
+                self.open(address).await
+            } else {
+                timeout(patience, self.open(address))
+                    .await
+                    .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            };
+            match tried {
+                Ok(stream) => return Ok(TokioIo::new(stream)),
+                Err(source) => error = ConnectError::Tcp { address, source },
+            }
+        }
+        Err(error)
+    }
+
+    async fn open(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(address).await?;
+        // A notification is one small write; nothing follows that it could wait for.
+        stream.set_nodelay(true)?;
+        // A peer that takes no bytes keeps a connection that was given up from being closed.
+        let limit_ms = u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX);
+        rustix::net::sockopt::set_tcp_user_timeout(&stream, limit_ms)?;
+        Ok(stream)
+    }
+}
+
+impl Service<Uri> for GuardedConnector {
+    type Response = TokioIo<TcpStream>;
+    type Error = ConnectError;
+    type Future = Connecting<Self::Response, Self::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        Box::pin(self.clone().connect(to))
+    }
+}
+
+/// The whole way to a usable connection, within the timeout. The pool finishes in the background
+/// what an exchange has begun and then did not need; nothing else would end such a handshake.
+#[derive(Debug, Clone)]
+pub(super) struct Connector {
+    inner: HttpsConnector<GuardedConnector>,
+    timeout: Duration,
+}
+
+impl Connector {
+    pub(super) fn new(
+        guard: Guard,
+        ca_file: Option<&Path>,
+        timeout: Duration,
+    ) -> Result<Self, CallerError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots(ca_file)?)
+            .with_no_client_auth();
+        let inner = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(GuardedConnector { guard, timeout });
+        Ok(Self { inner, timeout })
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Error = ConnectError;
+    type Future = Connecting<Self::Response, Self::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        // In the background there is no exchange to tell.
+        let _ = BEGAN_CONNECTION.try_with(|began| began.set(true));
+        let limit = self.timeout;
+        let connecting = self.inner.call(to);
+        Box::pin(async move {
+            match timeout(limit, connecting).await {
+                Err(_) => Err(ConnectError::TimedOut(limit)),
+                Ok(Ok(stream)) => Ok(stream),
+                Ok(Err(error)) => Err(match error.downcast::<ConnectError>() {
+                    Ok(error) => *error,
+                    Err(error) => ConnectError::Tls(error),
+                }),
+            }
+        })
+    }
+}
+
+/// The system's certificate authorities and those in the file. A system without any is no error:
+/// small images have none, and need none for http.
+fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, CallerError> {
+    let mut roots = RootCertStore::empty();
+    let system = rustls_native_certs::load_native_certs();
+    for error in &system.errors {
+        warn!("not all of the system's certificate authorities can be read: {error}");
+    }
+    let (_, ignored) = roots.add_parsable_certificates(system.certs);
+    if ignored > 0 {
+        warn!("{ignored} of the system's certificate authorities cannot be used");
+    }
+    if let Some(path) = ca_file {
+        add_file(&mut roots, path)?;
+    }
+    Ok(roots)
+}
+
+fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), CallerError> {
+    let malformed = |reason: String| CallerError::Malformed {
+        path: path.to_owned(),
+        reason,
+    };
+    let pem = std::fs::read(path).map_err(|source| CallerError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    let mut found = false;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| malformed(error.to_string()))?;
+        roots
+            .add(certificate)
+            .map_err(|error| malformed(error.to_string()))?;
+        found = true;
+    }
+    if found {
+        Ok(())
+    } else {
+        Err(CallerError::NoCertificate {
+            path: path.to_owned(),
+        })
+    }
+}
