@@ -35,9 +35,11 @@ pub enum StepError {
 }
 
 mod m0001_initial;
+mod m0002_subscriptions;
 
 /// All released steps.
 pub const STEPS: &[Step] = &[
     m0001_initial::STEP,
+    m0002_subscriptions::STEP,
     // next goes here
 ];

@@ -4,9 +4,10 @@
 //! environment (`MEPULSE_<SECTION>__<KEY>`), then the file, then the defaults. The defaults of all
 //! keys are in this file and nowhere else; `config.toml` documents them and a test compares.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -14,7 +15,7 @@ use crate::domain::{LivenessInterval, Policy};
 use crate::store::Durability;
 
 /// The whole configuration, checked.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The listener and its limits.
@@ -29,6 +30,10 @@ pub struct Config {
     pub history: History,
     /// Application instances.
     pub apps: Apps,
+    /// What the platform offers to applications.
+    pub platform: Platform,
+    /// Telling subscribers.
+    pub notify: Notify,
 }
 
 /// `[server]`
@@ -135,6 +140,34 @@ pub struct Apps {
     pub auto_accept: bool,
     /// Services per application; further ones get 429.
     pub services_max_per_app: usize,
+    /// Subscriptions per application; further ones get 429.
+    pub subscriptions_max_per_app: usize,
+}
+
+/// `[platform]`
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Platform {
+    /// `TransportInfo`s that services may name by `transportId`. Source: GS MEC 011 V2.2.1, 8.2.9.
+    pub transports: Vec<Table>,
+}
+
+/// `[notify]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Notify {
+    /// Networks that callbacks may lie in although they are loopback, link-local or the like.
+    pub allow: Vec<String>,
+    /// A callback must have answered within so many milliseconds.
+    pub timeout_ms: u64,
+    /// What could not be delivered for so many seconds becomes a dead letter.
+    pub give_up_after_s: u64,
+    /// Certificate authorities for https callbacks besides the system's: a PEM file; empty: none.
+    pub ca_file: PathBuf,
+    /// Callbacks under way at once.
+    pub in_flight_max: usize,
+    /// Events in one notification to a subscriber that is behind.
+    pub batch_max: usize,
 }
 
 impl Default for Server {
@@ -205,7 +238,39 @@ impl Default for Apps {
         Self {
             auto_accept: true,
             services_max_per_app: 1_000,
+            subscriptions_max_per_app: 100,
         }
+    }
+}
+
+impl Default for Notify {
+    fn default() -> Self {
+        Self {
+            allow: Vec::new(),
+            timeout_ms: 5_000,
+            give_up_after_s: 86_400,
+            ca_file: PathBuf::new(),
+            in_flight_max: 256,
+            batch_max: 64,
+        }
+    }
+}
+
+impl Notify {
+    /// The networks of `allow`. One address is a network of its own.
+    ///
+    /// # Errors
+    /// [`ConfigError::Conflict`], naming the entry.
+    pub fn networks(&self) -> Result<Vec<IpNet>, ConfigError> {
+        let network = |text: &String| {
+            let address = text.parse::<IpAddr>().map(IpNet::from);
+            text.parse::<IpNet>().or(address).map_err(|_| {
+                ConfigError::Conflict(format!(
+                    "`notify.allow`: {text:?} is no network; expected one like 127.0.0.0/8 or fd00::/8"
+                ))
+            })
+        };
+        self.allow.iter().map(network).collect()
     }
 }
 
@@ -352,6 +417,7 @@ impl Config {
             liveness,
             truth,
             history,
+            notify,
             ..
         } = self;
         let conflict = |text: String| Err(ConfigError::Conflict(text));
@@ -416,11 +482,26 @@ impl Config {
                 100_000,
             ),
             ("history.keep_days", history.keep_days, 1, 36_500),
+            ("notify.timeout_ms", notify.timeout_ms, 1, day_ms),
+            (
+                "notify.give_up_after_s",
+                notify.give_up_after_s,
+                1,
+                36_500 * 24 * 3600,
+            ),
+            (
+                "notify.in_flight_max",
+                notify.in_flight_max as u64,
+                4,
+                10_000,
+            ),
+            ("notify.batch_max", notify.batch_max as u64, 1, 1_000),
         ] {
             if value < min || value > max {
                 return conflict(format!("`{key}` ({value}) must be between {min} and {max}"));
             }
         }
+        notify.networks()?;
         if !(liveness.min_interval_s <= liveness.default_interval_s
             && liveness.default_interval_s <= liveness.max_interval_s)
         {
@@ -536,6 +617,16 @@ impl Layers {
             }
             Value::Boolean(_) => {
                 Value::Boolean(text.trim().parse().map_err(|_| wrong("true or false"))?)
+            }
+            // As in the file, or shorter: words with commas between them.
+            Value::Array(_) if text.trim_start().starts_with('[') => {
+                let parsed = format!("value = {text}").parse::<Table>();
+                let value = parsed.ok().and_then(|mut table| table.remove("value"));
+                value.ok_or_else(|| wrong("a TOML array"))?
+            }
+            Value::Array(_) => {
+                let words = text.split(',').map(str::trim).filter(|w| !w.is_empty());
+                Value::Array(words.map(Value::from).collect())
             }
             _ => Value::String(text.to_owned()),
         };

@@ -47,6 +47,18 @@ pub struct Metrics {
     pub queue_depth: Gauge,
     /// Known applications; set when scraped.
     pub apps: Gauge,
+    /// Subscriptions; set when scraped.
+    pub subscriptions: Gauge,
+    /// Subscriptions whose callback does not take notifications; set when scraped.
+    pub subscriptions_failing: Gauge,
+    /// Attempts to notify that failed.
+    pub notifications_failed: Counter,
+    /// Events that were given up.
+    pub dead_letters: Counter,
+    /// Open streams of events.
+    pub event_streams: Gauge,
+    notified_events: Counter,
+    notification_delay_seconds: Histogram,
     services: Family<StateLabel, Gauge>,
     responses: Family<CodeLabel, Counter>,
     blind_seconds: Family<CauseLabel, Counter<f64, AtomicU64>>,
@@ -95,11 +107,19 @@ impl Metrics {
             connections_refused: Counter::default(),
             queue_depth: Gauge::default(),
             apps: Gauge::default(),
+            subscriptions: Gauge::default(),
+            subscriptions_failing: Gauge::default(),
+            notifications_failed: Counter::default(),
+            dead_letters: Counter::default(),
+            event_streams: Gauge::default(),
+            notified_events: Counter::default(),
+            notification_delay_seconds: Histogram::new(SECONDS),
             services: Family::default(),
             responses: Family::default(),
             blind_seconds: Family::default(),
         };
         metrics.name_all();
+        metrics.name_notifications();
         metrics
     }
 
@@ -189,6 +209,54 @@ impl Metrics {
         );
     }
 
+    fn name_notifications(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "subscriptions",
+            "Subscriptions to service availability",
+            self.subscriptions.clone(),
+        );
+        registry.register(
+            "subscriptions_failing",
+            "Subscriptions whose callback does not take notifications",
+            self.subscriptions_failing.clone(),
+        );
+        registry.register(
+            "notified_events",
+            "Events that subscribers took, each counted once for each of them",
+            self.notified_events.clone(),
+        );
+        registry.register(
+            "notifications_failed",
+            "Attempts to notify that failed",
+            self.notifications_failed.clone(),
+        );
+        registry.register(
+            "dead_letters",
+            "Events that could not be delivered in time",
+            self.dead_letters.clone(),
+        );
+        registry.register_with_unit(
+            "notification_delay",
+            "From an event to the subscriber's answer",
+            Unit::Seconds,
+            self.notification_delay_seconds.clone(),
+        );
+        registry.register(
+            "event_streams",
+            "Open streams of events",
+            self.event_streams.clone(),
+        );
+    }
+
+    /// A subscriber took events that were so old, in milliseconds.
+    pub fn notified(&self, ages_ms: impl Iterator<Item = u64>) {
+        for age_ms in ages_ms {
+            self.notified_events.inc();
+            self.notification_delay_seconds.observe(seconds(age_ms));
+        }
+    }
+
     /// Counts an answer.
     pub fn response(&self, code: u16) {
         self.responses.get_or_create(&CodeLabel { code }).inc();
@@ -199,12 +267,9 @@ impl Metrics {
         let label = CauseLabel {
             cause: cause.as_str(),
         };
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "milliseconds are far below 2^53"
-        )]
-        let seconds = length_ms as f64 / 1000.0;
-        self.blind_seconds.get_or_create(&label).inc_by(seconds);
+        self.blind_seconds
+            .get_or_create(&label)
+            .inc_by(seconds(length_ms));
     }
 
     /// Sets how many services are in a state.
@@ -225,6 +290,15 @@ impl Metrics {
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text
     }
+}
+
+fn seconds(ms: u64) -> f64 {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "milliseconds are far below 2^53"
+    )]
+    let ms = ms as f64;
+    ms / 1000.0
 }
 
 impl Default for Metrics {

@@ -38,6 +38,12 @@ impl AppInstanceId {
         }
     }
 
+    /// A fresh random id, for an application that brings none. Source: GS MEC 011 V3.1.1, 7.1.2.6.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(Arc::from(Uuid::new_v4().to_string()))
+    }
+
     /// The id as it stands on the wire (before percent-encoding).
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -154,6 +154,9 @@ pub enum InvalidCallback {
     /// Too long.
     #[error("is longer than {} bytes", CallbackUri::MAX_BYTES)]
     TooLong,
+    /// Blanks or control characters.
+    #[error("has blanks or control characters in it")]
+    Blank,
     /// Not a URI.
     #[error("is no absolute URI: {0}")]
     Syntax(String),
@@ -179,6 +182,10 @@ impl CallbackUri {
     pub fn parse(text: &str) -> Result<Self, InvalidCallback> {
         if text.len() > Self::MAX_BYTES {
             return Err(InvalidCallback::TooLong);
+        }
+        // The parser would take these out silently.
+        if text.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
+            return Err(InvalidCallback::Blank);
         }
         let url = Url::parse(text).map_err(|error| InvalidCallback::Syntax(error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {

@@ -7,6 +7,7 @@ use std::sync::{Arc, RwLock};
 use super::command::Instant;
 use super::health::Health;
 use super::queue::Queue;
+use super::tail::Log;
 use super::view::{Entry, View};
 use super::watch::{self, Watch};
 use super::writer::{self, Writer};
@@ -14,8 +15,8 @@ use super::{Error, Inner, Registry, Running, Terms};
 use crate::clock::{Clock, Machine, Stopwatch};
 use crate::domain::timeline::{self, Resumed};
 use crate::domain::{
-    BlindCause, BlindSpot, Event, Liveness, Mark, Reading, Service, ServiceId, ServiceKey, Steady,
-    Wall,
+    AppInfo, AppInstanceId, BlindCause, BlindSpot, Event, Liveness, Mark, Reading, Service,
+    ServiceId, ServiceKey, Steady, Wall,
 };
 use crate::metrics::Metrics;
 use crate::store::{self, AppRecord, Armed, Row, SkippedRow, Store};
@@ -44,7 +45,8 @@ impl Boot {
         let mut orphans = Vec::new();
         let mut newest = None;
         let loaded = store.load(&mut |row| match row {
-            Row::App(app, record) => view.add_app(app, record),
+            Row::App(app, record) => view.put_app(app, record),
+            Row::AppInfo(app, info) => add_info(&mut view, app, Arc::from(info)),
             Row::Service(key, service) => {
                 registered.insert(key, Arc::from(service));
             }
@@ -55,6 +57,11 @@ impl Boot {
                 }
             }
             Row::Armed(armed) => orphans.extend(place(&mut view, armed)),
+            Row::Subscription(subscription) => {
+                know(&mut view, &subscription.app);
+                view.put_subscription(Arc::from(subscription));
+            }
+            Row::Cursor(id, cursor) => view.set_cursor(&id, cursor),
         })?;
         for skipped in &loaded.skipped {
             let SkippedRow { tree, key, reason } = skipped;
@@ -187,10 +194,14 @@ impl Boot {
             .undecodable_rows
             .set(i64::try_from(self.skipped.len()).unwrap_or(i64::MAX));
         let late = writer::late_entries(&self.view, &policy);
+        let told = self.view.subscriptions().map(|known| known.cursor.next);
+        let needed_from = told.min().unwrap_or(self.next_sequence);
+        let log = Arc::new(Log::new(self.next_sequence, needed_from));
         let inner = Arc::new(Inner {
             queue: Arc::new(Queue::new(terms.queue_max)),
             view: Arc::new(RwLock::new(self.view)),
             health: Arc::new(Health::new(resumed.steady)),
+            log: log.clone(),
             clock: clock.clone(),
             tick_ms: terms.tick_ms,
             stall_ms: terms.stall_ms,
@@ -209,6 +220,7 @@ impl Boot {
             watch,
             has_stopped: false,
             next_sequence: self.next_sequence,
+            log,
         };
         let mended = writer.mend_all(late, self.orphans);
         if let Err(error) = mended.and_then(|()| writer.begin(outage, forgotten)) {
@@ -220,14 +232,33 @@ impl Boot {
     }
 }
 
-/// Adds a loaded service. Its application row is missing only if it could not be decoded, and the
-/// services do not suffer for it.
-fn add(view: &mut View, key: ServiceKey, service: Arc<Service>, liveness: Liveness) {
-    if view.app(&key.app).is_none() {
-        log::error!("application {} has no row; going on without it", key.app);
-        let created = Wall::from_ns(0);
-        view.add_app(key.app.clone(), AppRecord { created });
+/// An application's row is missing only if it could not be decoded, and what belongs to it does
+/// not suffer for that.
+fn know(view: &mut View, app: &AppInstanceId) {
+    if view.app(app).is_none() {
+        log::error!("application {app} has no row; going on without it");
+        let record = AppRecord {
+            created: Wall::from_ns(0),
+            info: None,
+        };
+        view.put_app(app.clone(), record);
     }
+}
+
+fn add_info(view: &mut View, app: AppInstanceId, info: Arc<AppInfo>) {
+    know(view, &app);
+    if let Some(known) = view.app(&app) {
+        let record = AppRecord {
+            info: Some(info),
+            ..known.record.clone()
+        };
+        view.put_app(app, record);
+    }
+}
+
+/// Adds a loaded service.
+fn add(view: &mut View, key: ServiceKey, service: Arc<Service>, liveness: Liveness) {
+    know(view, &key.app);
     view.put(Entry {
         key,
         service,

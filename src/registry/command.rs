@@ -1,6 +1,7 @@
 //! The closed list of what can happen to the registry, and what each caller hears.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -10,9 +11,10 @@ use super::{Error, Rules};
 use crate::clock::Clock;
 use crate::domain::liveness::Beaten;
 use crate::domain::{
-    AppInstanceId, Event, Heartbeat, LivenessInterval, ProducerState, Reading, Service, ServiceId,
-    ServiceKey, ServiceState, Steady,
+    AppInfo, AppInstanceId, Cursor, DeadLetter, Heartbeat, LivenessInterval, ProducerState,
+    Reading, Service, ServiceId, ServiceKey, ServiceState, Steady, Subscription, SubscriptionId,
 };
+use crate::store::{self, Store};
 
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -32,13 +34,60 @@ pub(super) enum Item {
     Reload(Rules),
     /// Bring the index entries of these timers forward where they are later than their deadlines.
     Mend(VecDeque<ServiceId>),
-    /// Tell what happened to a service.
-    History {
-        service: ServiceId,
-        reply: Reply<Vec<Event>>,
-    },
+    /// Look something up in the store.
+    Look(Look),
+    /// Subscriptions have been told.
+    Advance { told: Vec<Told>, reply: Reply<()> },
     /// From here on beats are refused, because the server stops: nobody is judged any more.
     StopWatching { now: Instant },
+}
+
+/// Something that only the store knows.
+pub(super) struct Look(pub(super) Lookup);
+
+pub(super) type Lookup = Box<dyn FnOnce(&dyn Store) -> Result<(), store::Error> + Send>;
+
+impl fmt::Debug for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Look")
+    }
+}
+
+/// How far a subscription has been told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// Which one. If it is gone by then, nothing happens.
+    pub subscription: SubscriptionId,
+    /// From now on.
+    pub cursor: Cursor,
+    /// What is given up.
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+/// Whether a service is still what the client thinks: judged in the writer, against what the
+/// commands before it have made of the service.
+pub struct Condition(Option<Test>);
+
+type Test = Box<dyn FnOnce(&Entry) -> bool + Send>;
+
+impl Condition {
+    /// Always true.
+    pub const NONE: Self = Self(None);
+
+    /// True when the test says so.
+    pub fn when(test: impl FnOnce(&Entry) -> bool + Send + 'static) -> Self {
+        Self(Some(Box::new(test)))
+    }
+
+    pub(super) fn holds(self, entry: &Entry) -> bool {
+        self.0.is_none_or(|test| test(entry))
+    }
+}
+
+impl fmt::Debug for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Some" } else { "None" })
+    }
 }
 
 /// What all clocks say when an item is put into the queue.
@@ -76,6 +125,7 @@ pub(super) enum Command {
         key: ServiceKey,
         service: Arc<Service>,
         state: ServiceState,
+        condition: Condition,
         reply: Reply<Entry>,
     },
     /// DELETE of a service.
@@ -84,6 +134,7 @@ pub(super) enum Command {
     Beat {
         key: ServiceKey,
         heartbeat: Heartbeat,
+        condition: Condition,
         reply: Reply<Beaten>,
     },
     /// A batch heartbeat.
@@ -93,6 +144,30 @@ pub(super) enum Command {
         services: Option<Vec<ServiceId>>,
         heartbeat: Heartbeat,
         reply: Reply<Vec<(ServiceId, BatchOutcome)>>,
+    },
+    /// POST of a subscription.
+    Subscribe {
+        subscription: Box<Subscription>,
+        reply: Reply<Arc<Subscription>>,
+    },
+    /// DELETE of a subscription.
+    Unsubscribe {
+        app: AppInstanceId,
+        subscription: SubscriptionId,
+        reply: Reply<()>,
+    },
+    /// POST or PUT of what an application says of itself.
+    RegisterApp {
+        app: AppInstanceId,
+        info: Arc<AppInfo>,
+        /// PUT: the application must be known, and what it said before does not matter.
+        replace: bool,
+        reply: Reply<()>,
+    },
+    /// DELETE of an application.
+    RemoveApp {
+        app: AppInstanceId,
+        reply: Reply<()>,
     },
 }
 
@@ -105,10 +180,14 @@ impl Command {
                 ..
             } => services.len(),
             Self::BeatMany { services: None, .. } => rules.services_max_per_app,
+            Self::RemoveApp { .. } => rules.services_max_per_app + rules.subscriptions_max_per_app,
             Self::Register { .. }
             | Self::Replace { .. }
             | Self::Remove { .. }
-            | Self::Beat { .. } => 1,
+            | Self::Beat { .. }
+            | Self::Subscribe { .. }
+            | Self::Unsubscribe { .. }
+            | Self::RegisterApp { .. } => 1,
         }
     }
 }
@@ -130,7 +209,8 @@ pub enum BatchOutcome {
 #[derive(Debug)]
 pub(super) enum Ack {
     Entry(Reply<Entry>, Result<Entry, Error>),
-    Removed(Reply<()>, Result<(), Error>),
+    Done(Reply<()>, Result<(), Error>),
+    Subscribed(Reply<Arc<Subscription>>, Result<Arc<Subscription>, Error>),
     Beat(Reply<Beaten>, Result<Beaten, Error>),
     Batch(
         Reply<Vec<(ServiceId, BatchOutcome)>>,
@@ -143,7 +223,8 @@ impl Ack {
     pub(super) fn send(self) {
         match self {
             Self::Entry(reply, answer) => drop(reply.send(answer)),
-            Self::Removed(reply, answer) => drop(reply.send(answer)),
+            Self::Done(reply, answer) => drop(reply.send(answer)),
+            Self::Subscribed(reply, answer) => drop(reply.send(answer)),
             Self::Beat(reply, answer) => drop(reply.send(answer)),
             Self::Batch(reply, answer) => drop(reply.send(answer)),
         }

@@ -4,17 +4,20 @@
 //! decided; nothing is visible outside until the batch is on the disk and [`Outcome::install`]ed.
 //! A refused command answers its own caller and spoils nobody else's.
 
+mod apps;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::command::{Ack, BatchOutcome, Command};
+use super::command::{Ack, BatchOutcome, Command, Condition, Reply};
 use super::view::{Entry, View};
 use super::{Error, Rules};
 use crate::domain::liveness::{BeatRefusal, Beaten};
 use crate::domain::silence::deadline;
 use crate::domain::{
-    AppInstanceId, Attributes, BlindSpot, Event, Evidence, Happening, Heartbeat, Liveness, Moment,
-    Policy, ProducerState, Service, ServiceId, ServiceKey, ServiceState, Steady, Subject,
+    AppInstanceId, Attributes, BlindSpot, Cursor, DeadLetter, Event, Evidence, Happening,
+    Heartbeat, Liveness, Moment, Policy, ProducerState, Service, ServiceId, ServiceKey,
+    ServiceState, Steady, Subject, Subscription, SubscriptionId,
 };
 use crate::store::{AppRecord, Armed, Batch, Change};
 
@@ -31,13 +34,19 @@ pub(super) struct Pending<'a> {
     /// Entries of the expiry index that belong to nobody.
     orphans: Vec<Armed>,
     events: Vec<Event>,
+    /// The sequence that the first of them gets.
+    next_sequence: u64,
+    subscriptions: HashMap<SubscriptionId, Option<Arc<Subscription>>>,
+    cursors: HashMap<SubscriptionId, Cursor>,
+    dead_letters: Vec<DeadLetter>,
     acks: Vec<Ack>,
     tally: Tally,
 }
 
 #[derive(Default)]
 struct PendingApp {
-    is_new: Option<AppRecord>,
+    /// What becomes of it: `None`, nothing; `Some(None)`, it goes.
+    change: Option<Option<AppRecord>>,
     added: BTreeSet<ServiceId>,
     removed: BTreeSet<ServiceId>,
 }
@@ -62,7 +71,6 @@ pub(super) struct Outcome {
     /// For the callers, once it is on the disk.
     pub(super) acks: Vec<Ack>,
     pub(super) tally: Tally,
-    apps: Vec<(AppInstanceId, AppRecord)>,
     services: HashMap<ServiceId, Option<Entry>>,
 }
 
@@ -107,7 +115,8 @@ fn what_changed(old: &Service, new: &Service) -> Attributes {
 }
 
 impl<'a> Pending<'a> {
-    pub(super) fn new(view: &'a View, rules: &'a Rules, now: Moment) -> Self {
+    /// Nothing decided yet; the first event will get `next_sequence`.
+    pub(super) fn new(view: &'a View, rules: &'a Rules, now: Moment, next_sequence: u64) -> Self {
         Self {
             view,
             rules,
@@ -116,6 +125,10 @@ impl<'a> Pending<'a> {
             services: HashMap::new(),
             orphans: Vec::new(),
             events: Vec::new(),
+            next_sequence,
+            subscriptions: HashMap::new(),
+            cursors: HashMap::new(),
+            dead_letters: Vec::new(),
             acks: Vec::new(),
             tally: Tally::default(),
         }
@@ -134,22 +147,45 @@ impl<'a> Pending<'a> {
                 key,
                 service,
                 state,
+                condition,
                 reply,
-            } => Ack::Entry(reply, self.replace(&key, service, state)),
-            Command::Remove { key, reply } => Ack::Removed(reply, self.remove(&key)),
+            } => Ack::Entry(reply, self.replace(&key, service, state, condition)),
+            Command::Remove { key, reply } => Ack::Done(reply, self.remove(&key)),
             Command::Beat {
                 key,
                 heartbeat,
+                condition,
                 reply,
-            } => Ack::Beat(reply, self.beat(&key, heartbeat)),
+            } => Ack::Beat(reply, self.beat(&key, heartbeat, condition)),
             Command::BeatMany {
                 app,
                 services,
                 heartbeat,
                 reply,
             } => Ack::Batch(reply, self.beat_many(&app, services, heartbeat)),
+            Command::Subscribe {
+                subscription,
+                reply,
+            } => Ack::Subscribed(reply, self.subscribe(*subscription)),
+            Command::Unsubscribe {
+                app,
+                subscription,
+                reply,
+            } => Ack::Done(reply, self.unsubscribe(&app, subscription)),
+            Command::RegisterApp {
+                app,
+                info,
+                replace,
+                reply,
+            } => Ack::Done(reply, self.register_app(&app, info, replace)),
+            Command::RemoveApp { app, reply } => Ack::Done(reply, self.remove_app(&app)),
         };
         self.acks.push(ack);
+    }
+
+    /// Answers once everything that was decided so far is on the disk.
+    pub(super) fn when_done(&mut self, reply: Reply<()>) {
+        self.acks.push(Ack::Done(reply, Ok(())));
     }
 
     fn entry(&self, id: &ServiceId) -> Option<&Entry> {
@@ -160,20 +196,10 @@ impl<'a> Pending<'a> {
     }
 
     fn entry_of(&self, key: &ServiceKey) -> Result<&Entry, Error> {
-        if !self.knows(&key.app) {
-            return Err(Error::UnknownApp(key.app.clone()));
-        }
+        self.must_know(&key.app)?;
         self.entry(&key.service)
             .filter(|entry| entry.key.app == key.app)
             .ok_or(Error::UnknownService(key.service))
-    }
-
-    fn knows(&self, app: &AppInstanceId) -> bool {
-        self.view.app(app).is_some()
-            || self
-                .apps
-                .get(app)
-                .is_some_and(|pending| pending.is_new.is_some())
     }
 
     /// Notes what happens; the writer gives it its sequence.
@@ -208,12 +234,8 @@ impl<'a> Pending<'a> {
         if registered + pending.added.len() >= limit + pending.removed.len() {
             return Err(Error::TooManyServices { limit });
         }
-        if self.view.app(&key.app).is_none() && pending.is_new.is_none() {
-            pending.is_new = Some(AppRecord {
-                created: self.now.wall,
-            });
-        }
         pending.added.insert(key.service);
+        self.accept(&key.app);
         let offer = service.liveness_offer;
         let liveness = Liveness::registered(state, offer, &self.rules.policy, self.now);
         let entry = Entry {
@@ -237,6 +259,7 @@ impl<'a> Pending<'a> {
         key: &ServiceKey,
         service: Arc<Service>,
         state: ServiceState,
+        condition: Condition,
     ) -> Result<Entry, Error> {
         let old = self.entry_of(key)?;
         let offer = service.liveness_offer;
@@ -244,6 +267,9 @@ impl<'a> Pending<'a> {
             .liveness
             .replaced(state, offer, &self.rules.policy, self.now)
             .map_err(|_| Error::SuspendedByProducer)?;
+        if !condition.holds(old) {
+            return Err(Error::Changed(key.service));
+        }
         let service = match offer {
             Some(_) => service,
             // Saying nothing about heartbeats keeps what was agreed on.
@@ -309,8 +335,17 @@ impl<'a> Pending<'a> {
         base.is_some_and(|base| recent.all(|spot| spot.end <= base))
     }
 
-    fn beat(&mut self, key: &ServiceKey, heartbeat: Heartbeat) -> Result<Beaten, Error> {
+    fn beat(
+        &mut self,
+        key: &ServiceKey,
+        heartbeat: Heartbeat,
+        condition: Condition,
+    ) -> Result<Beaten, Error> {
         let old = self.entry_of(key)?;
+        // What has no liveness resource cannot be in another state than expected.
+        if old.liveness.monitored().is_some() && !condition.holds(old) {
+            return Err(Error::Changed(key.service));
+        }
         let offer = old.service.liveness_offer;
         let beaten = old
             .liveness
@@ -351,9 +386,7 @@ impl<'a> Pending<'a> {
         services: Option<Vec<ServiceId>>,
         heartbeat: Heartbeat,
     ) -> Result<Vec<(ServiceId, BatchOutcome)>, Error> {
-        if !self.knows(app) {
-            return Err(Error::UnknownApp(app.clone()));
-        }
+        self.must_know(app)?;
         let services = services.unwrap_or_else(|| self.monitored_services(app));
         // The promise is checked for all before the first one beats.
         if let Some(promise) = heartbeat.promise {
@@ -376,7 +409,7 @@ impl<'a> Pending<'a> {
                 app: app.clone(),
                 service,
             };
-            let outcome = match self.beat(&key, heartbeat) {
+            let outcome = match self.beat(&key, heartbeat, Condition::NONE) {
                 Ok(beaten) if beaten.new_interval => {
                     BatchOutcome::NewInterval(beaten.liveness.agreement.shown())
                 }
@@ -389,7 +422,8 @@ impl<'a> Pending<'a> {
         Ok(services.into_iter().map(beat).collect())
     }
 
-    fn monitored_services(&self, app: &AppInstanceId) -> Vec<ServiceId> {
+    /// The services of an application as they stand now, sorted.
+    fn services_of(&self, app: &AppInstanceId) -> Vec<ServiceId> {
         let known = self.view.app(app).into_iter().flat_map(|app| &app.services);
         let added = self
             .apps
@@ -399,12 +433,18 @@ impl<'a> Pending<'a> {
         let mut services: Vec<_> = known
             .chain(added)
             .copied()
-            .filter(|id| {
-                self.entry(id)
-                    .is_some_and(|entry| entry.liveness.monitored().is_some())
-            })
+            .filter(|id| self.entry(id).is_some())
             .collect();
         services.sort_unstable();
+        services
+    }
+
+    fn monitored_services(&self, app: &AppInstanceId) -> Vec<ServiceId> {
+        let mut services = self.services_of(app);
+        services.retain(|id| {
+            self.entry(id)
+                .is_some_and(|entry| entry.liveness.monitored().is_some())
+        });
         services
     }
 
@@ -486,12 +526,22 @@ impl<'a> Pending<'a> {
             events: self.events,
             ..Batch::default()
         };
-        let apps: Vec<_> = self
-            .apps
-            .into_iter()
-            .filter_map(|(app, pending)| Some((app, pending.is_new?)))
-            .collect();
-        batch.apps.clone_from(&apps);
+        for (app, pending) in self.apps {
+            let Some(new) = pending.change else { continue };
+            let old = self.view.app(&app).map(|app| app.record.clone());
+            if old != new {
+                batch.apps.push((app, Change { old, new }));
+            }
+        }
+        for (id, new) in self.subscriptions {
+            let old = self.view.subscription(&id);
+            let old = old.map(|old| old.subscription.clone());
+            if old != new {
+                batch.subscriptions.push(Change { old, new });
+            }
+        }
+        batch.cursors = self.cursors.into_iter().collect();
+        batch.dead_letters = self.dead_letters;
         for (id, new) in &self.services {
             let old = self.view.service(id);
             let Some(key) = new.as_ref().or(old).map(|entry| &entry.key) else {
@@ -532,7 +582,6 @@ impl<'a> Pending<'a> {
             batch,
             acks: self.acks,
             tally: self.tally,
-            apps,
             services: self.services,
         }
     }
@@ -541,14 +590,31 @@ impl<'a> Pending<'a> {
 impl Outcome {
     /// Takes the decisions over into the view: they are on the disk.
     pub(super) fn install(self, view: &mut View) -> (Vec<Ack>, Tally) {
-        for (app, record) in self.apps {
-            view.add_app(app, record);
+        let mut gone = Vec::new();
+        for (app, change) in self.batch.apps {
+            match change.new {
+                Some(record) => view.put_app(app, record),
+                None => gone.push(app),
+            }
         }
         for (id, entry) in self.services {
             match entry {
                 Some(entry) => view.put(entry),
                 None => view.remove(&id),
             }
+        }
+        for change in self.batch.subscriptions {
+            match (change.old, change.new) {
+                (_, Some(new)) => view.put_subscription(new),
+                (Some(old), None) => view.remove_subscription(&old.id),
+                (None, None) => {}
+            }
+        }
+        for (id, cursor) in self.batch.cursors {
+            view.set_cursor(&id, cursor);
+        }
+        for app in gone {
+            view.remove_app(&app);
         }
         (self.acks, self.tally)
     }

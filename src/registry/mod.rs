@@ -4,12 +4,15 @@
 //! bounded queue to one writer thread, which decides, commits and answers in batches: an answer
 //! means that it is on the disk. See `queue`, `writer`, `decide`, `pulse`, `boot` in that order.
 
+mod apps;
 mod boot;
 mod command;
 mod decide;
 mod health;
+
 mod pulse;
 mod queue;
+mod tail;
 mod view;
 mod watch;
 mod writer;
@@ -20,19 +23,21 @@ use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
 pub use self::boot::Boot;
-pub use self::command::BatchOutcome;
-use self::command::{Command, Instant, Item, Reply};
+pub use self::command::{BatchOutcome, Condition as Precondition, Told};
+use self::command::{Command, Instant, Item, Look, Reply};
 use self::health::Health;
 use self::queue::Queue;
-pub use self::view::{App, Entry, View};
+use self::tail::Log;
+pub use self::view::{App, Entry, Subscribed, View};
 use self::writer::Writer;
 use crate::clock::Clock;
 use crate::domain::liveness::Beaten;
 use crate::domain::{
     AppInstanceId, BlindSpot, Event, Heartbeat, LivenessInterval, Moment, Policy, ProducerState,
-    Service, ServiceId, ServiceKey, ServiceState,
+    Service, ServiceId, ServiceKey, ServiceState, SubscriptionId,
 };
 use crate::metrics::Metrics;
+use crate::store::{self, Store};
 
 /// What requests are decided by; can change while the registry runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +48,8 @@ pub struct Rules {
     pub auto_accept: bool,
     /// Services per application.
     pub services_max_per_app: usize,
+    /// Subscriptions per application.
+    pub subscriptions_max_per_app: usize,
 }
 
 /// The operator's choices that the registry goes by.
@@ -74,8 +81,26 @@ pub struct Terms {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// No such application.
-    #[error("application instance {0} is not known here")]
+    #[error(
+        "application instance {0} is not known here; it becomes known when it registers with POST /mec_app_support/v1/registrations, or, if apps.auto_accept is on, with its first service"
+    )]
     UnknownApp(AppInstanceId),
+    /// The application is known, but has said nothing of itself.
+    #[error("application instance {0} has not registered what it is; PUT or POST its AppInfo")]
+    NotRegistered(AppInstanceId),
+    /// It has said something else before.
+    #[error(
+        "application instance {0} is registered already, as something else; PUT the new AppInfo to replace it"
+    )]
+    AlreadyRegistered(AppInstanceId),
+    /// No such subscription of this application.
+    #[error("this application has no subscription {0}; if it had one before, subscribe anew")]
+    UnknownSubscription(SubscriptionId),
+    /// The service is not what the client thinks.
+    #[error(
+        "service {0} is not what If-Match says: it has changed since; GET it again and decide anew"
+    )]
+    Changed(ServiceId),
     /// No such service of this application.
     #[error("this application has no service {0}; if it was registered before, register it anew")]
     UnknownService(ServiceId),
@@ -105,6 +130,14 @@ pub enum Error {
         "this application has its maximum of {limit} services; remove one first, or have the operator raise apps.services_max_per_app"
     )]
     TooManyServices {
+        /// The share.
+        limit: usize,
+    },
+    /// The application's share is used up.
+    #[error(
+        "this application has its maximum of {limit} subscriptions; delete one first, or have the operator raise apps.subscriptions_max_per_app"
+    )]
+    TooManySubscriptions {
         /// The share.
         limit: usize,
     },
@@ -145,6 +178,7 @@ struct Inner {
     queue: Arc<Queue>,
     view: Arc<RwLock<View>>,
     health: Arc<Health>,
+    log: Arc<Log>,
     clock: Clock,
     tick_ms: u64,
     stall_ms: u64,
@@ -227,19 +261,21 @@ impl Registry {
     /// Replaces a registration.
     ///
     /// # Errors
-    /// [`Error::UnknownApp`], [`Error::UnknownService`], [`Error::SuspendedByProducer`], or the
-    /// registry is not able now.
+    /// [`Error::UnknownApp`], [`Error::UnknownService`], [`Error::SuspendedByProducer`],
+    /// [`Error::Changed`], or the registry is not able now.
     pub async fn replace(
         &self,
         key: ServiceKey,
         service: Service,
         state: ServiceState,
+        condition: Precondition,
     ) -> Result<Entry, Error> {
         let service = Arc::new(service);
         self.ask(|reply| Command::Replace {
             key,
             service,
             state,
+            condition,
             reply,
         })
         .await
@@ -257,11 +293,18 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::UnknownApp`], [`Error::UnknownService`], [`Error::NoLiveness`],
-    /// [`Error::PromiseTooLong`], [`Error::Inactive`], or the registry is not able now.
-    pub async fn heartbeat(&self, key: ServiceKey, heartbeat: Heartbeat) -> Result<Beaten, Error> {
+    /// [`Error::PromiseTooLong`], [`Error::Changed`], [`Error::Inactive`], or the registry is not able
+    /// now.
+    pub async fn heartbeat(
+        &self,
+        key: ServiceKey,
+        heartbeat: Heartbeat,
+        condition: Precondition,
+    ) -> Result<Beaten, Error> {
         self.ask(|reply| Command::Beat {
             key,
             heartbeat,
+            condition,
             reply,
         })
         .await
@@ -323,11 +366,21 @@ impl Registry {
     /// # Errors
     /// When the registry is not able now.
     pub async fn history(&self, service: ServiceId) -> Result<Vec<Event>, Error> {
+        self.look(move |store| store.history(service)).await
+    }
+
+    /// Asks the writer to look something up in the store.
+    async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&dyn Store) -> Result<T, store::Error> + Send + 'static,
+    ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        self.0
-            .queue
-            .push_own(|_| Some(Item::History { service, reply }));
-        answer.await.unwrap_or(Err(Error::Failed))
+        let look = Look(Box::new(move |store| {
+            drop(reply.send(look(store)?));
+            Ok(())
+        }));
+        self.0.queue.push_own(|_| Some(Item::Look(look)));
+        answer.await.map_err(|_| Error::Failed)
     }
 
     /// The in-memory view. Hold it briefly: the writer waits for it.

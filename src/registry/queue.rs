@@ -140,10 +140,14 @@ impl Queue {
             };
             match &item {
                 Item::Client(command) => weight += command.weight(&terms.rules),
+                Item::Advance { told, .. } => {
+                    inner.own -= 1;
+                    weight += told.len();
+                }
                 Item::Pulse { .. }
                 | Item::Reload(_)
                 | Item::Mend(_)
-                | Item::History { .. }
+                | Item::Look(_)
                 | Item::StopWatching { .. } => {
                     inner.own -= 1;
                     weight += 1;

@@ -1,12 +1,13 @@
 //! The registry in memory: serves every read, follows the disk and never leads it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::domain::{
-    AppInstanceId, BlindSpot, Liveness, Policy, Service, ServiceId, ServiceKey, ServiceState,
-    Steady,
+    AppInstanceId, BlindSpot, Cursor, Liveness, Policy, Selection, Service, ServiceId, ServiceKey,
+    ServiceState, Steady, Subscription, SubscriptionId,
 };
 use crate::store::AppRecord;
 
@@ -31,6 +32,17 @@ pub struct App {
     pub record: AppRecord,
     /// Its services.
     pub services: BTreeSet<ServiceId>,
+    /// Its subscriptions.
+    pub subscriptions: BTreeSet<SubscriptionId>,
+}
+
+/// A subscription, and how far it has been told as far as the disk knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscribed {
+    /// What it asks for.
+    pub subscription: Arc<Subscription>,
+    /// Where it stands.
+    pub cursor: Cursor,
 }
 
 /// See the module.
@@ -43,6 +55,36 @@ pub struct View {
     apps: BTreeMap<AppInstanceId, App>,
     services: HashMap<ServiceId, Entry>,
     by_state: [usize; ServiceState::ALL.len()],
+    names: Index,
+    categories: Index,
+    subscriptions: HashMap<SubscriptionId, Subscribed>,
+    subscriptions_version: u64,
+}
+
+/// Services by a word, compactly: the word's hash stands for it, so what is found has to be looked
+/// at once more.
+#[derive(Debug, Default)]
+struct Index {
+    words: BTreeSet<(u64, ServiceId)>,
+    hasher: RandomState,
+}
+
+impl Index {
+    fn insert(&mut self, word: &str, id: ServiceId) {
+        self.words.insert((self.hasher.hash_one(word), id));
+    }
+
+    fn remove(&mut self, word: &str, id: ServiceId) {
+        self.words.remove(&(self.hasher.hash_one(word), id));
+    }
+
+    /// Those that may have the word.
+    fn find(&self, word: &str) -> impl Iterator<Item = ServiceId> {
+        let hash = self.hasher.hash_one(word);
+        let (first, last) = ([0; 16], [u8::MAX; 16]);
+        let range = (hash, ServiceId::from_bytes(first))..=(hash, ServiceId::from_bytes(last));
+        self.words.range(range).map(|(_, id)| *id)
+    }
 }
 
 impl View {
@@ -69,6 +111,55 @@ impl View {
     /// All services, in no order.
     pub fn services(&self) -> impl Iterator<Item = &Entry> {
         self.services.values()
+    }
+
+    /// Those that a query may ask for by a name of some kind, sorted; `None`: it asks by none, and
+    /// everything has to be looked at. What is found has to be held against the query.
+    #[must_use]
+    pub fn candidates(&self, selection: &Selection<String>) -> Option<Vec<ServiceId>> {
+        let mut found: Vec<ServiceId> = match selection {
+            Selection::All => return None,
+            Selection::Ids(ids) => ids.iter().filter_map(|id| ServiceId::parse(id)).collect(),
+            Selection::Names(names) => {
+                let ids = names.iter().flat_map(|name| self.names.find(name));
+                ids.collect()
+            }
+            Selection::Categories(categories) => {
+                let ids = categories.iter().flat_map(|id| self.categories.find(id));
+                ids.collect()
+            }
+        };
+        found.sort_unstable();
+        found.dedup();
+        Some(found)
+    }
+
+    /// A subscription.
+    #[must_use]
+    pub fn subscription(&self, id: &SubscriptionId) -> Option<&Subscribed> {
+        self.subscriptions.get(id)
+    }
+
+    /// A subscription of this very application.
+    #[must_use]
+    pub fn subscription_of(
+        &self,
+        app: &AppInstanceId,
+        id: &SubscriptionId,
+    ) -> Option<&Arc<Subscription>> {
+        let found = self.subscriptions.get(id).map(|found| &found.subscription);
+        found.filter(|subscription| subscription.app == *app)
+    }
+
+    /// All subscriptions, in no order.
+    pub fn subscriptions(&self) -> impl Iterator<Item = &Subscribed> {
+        self.subscriptions.values()
+    }
+
+    /// Differs when subscriptions have come or gone.
+    #[must_use]
+    pub fn subscriptions_version(&self) -> u64 {
+        self.subscriptions_version
     }
 
     /// The next services after `after`, by application and id, at most `max`; of one application,
@@ -130,12 +221,70 @@ impl View {
         forgotten
     }
 
-    /// Adds an application that is not known yet.
-    pub(super) fn add_app(&mut self, app: AppInstanceId, record: AppRecord) {
-        self.apps.entry(app).or_insert_with(|| App {
-            record,
-            services: BTreeSet::new(),
-        });
+    /// Adds an application, or replaces what is stored of it.
+    pub(super) fn put_app(&mut self, app: AppInstanceId, record: AppRecord) {
+        match self.apps.get_mut(&app) {
+            Some(known) => known.record = record,
+            None => {
+                let new = App {
+                    record,
+                    services: BTreeSet::new(),
+                    subscriptions: BTreeSet::new(),
+                };
+                self.apps.insert(app, new);
+            }
+        }
+    }
+
+    /// Takes an application out; its services and subscriptions have gone before.
+    pub(super) fn remove_app(&mut self, app: &AppInstanceId) {
+        self.apps.remove(app);
+    }
+
+    /// Adds a subscription.
+    pub(super) fn put_subscription(&mut self, subscription: Arc<Subscription>) {
+        self.subscriptions_version += 1;
+        if let Some(app) = self.apps.get_mut(&subscription.app) {
+            app.subscriptions.insert(subscription.id);
+        }
+        let cursor = Cursor::at(subscription.from);
+        let subscribed = Subscribed {
+            subscription,
+            cursor,
+        };
+        let id = subscribed.subscription.id;
+        self.subscriptions.insert(id, subscribed);
+    }
+
+    /// Takes a subscription out.
+    pub(super) fn remove_subscription(&mut self, id: &SubscriptionId) {
+        if let Some(Subscribed { subscription, .. }) = self.subscriptions.remove(id) {
+            self.subscriptions_version += 1;
+            if let Some(app) = self.apps.get_mut(&subscription.app) {
+                app.subscriptions.remove(id);
+            }
+        }
+    }
+
+    /// How far a subscription has been told.
+    pub(super) fn set_cursor(&mut self, id: &SubscriptionId, cursor: Cursor) {
+        if let Some(subscribed) = self.subscriptions.get_mut(id) {
+            subscribed.cursor = cursor;
+        }
+    }
+
+    fn index(&mut self, id: ServiceId, service: &Service) {
+        self.names.insert(&service.name, id);
+        if let Some(category) = &service.category {
+            self.categories.insert(&category.id, id);
+        }
+    }
+
+    fn unindex(&mut self, id: ServiceId, service: &Service) {
+        self.names.remove(&service.name, id);
+        if let Some(category) = &service.category {
+            self.categories.remove(&category.id, id);
+        }
     }
 
     /// Adds or replaces a service.
@@ -145,9 +294,16 @@ impl View {
         match self.services.get_mut(&id) {
             Some(old) => {
                 self.by_state[old.liveness.state() as usize] -= 1;
-                *old = entry;
+                let new = entry.service.clone();
+                let old = std::mem::replace(old, entry).service;
+                if !Arc::ptr_eq(&old, &new) {
+                    self.unindex(id, &old);
+                    self.index(id, &new);
+                }
             }
             None => {
+                let service = entry.service.clone();
+                self.index(id, &service);
                 // The services of an application share one copy of its id.
                 if let Some((app, _)) = self.apps.get_key_value(&entry.key.app) {
                     entry.key.app = app.clone();
@@ -164,6 +320,7 @@ impl View {
     pub(super) fn remove(&mut self, id: &ServiceId) {
         if let Some(old) = self.services.remove(id) {
             self.by_state[old.liveness.state() as usize] -= 1;
+            self.unindex(*id, &old.service);
             if let Some(app) = self.apps.get_mut(&old.key.app) {
                 app.services.remove(id);
             }

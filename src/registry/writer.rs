@@ -6,10 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use super::command::{Ack, Instant, Item};
+use super::command::{Ack, Instant, Item, Look};
 use super::decide::{self, Outcome, Pending, Tally};
 use super::health::Health;
 use super::queue::Queue;
+use super::tail::Log;
 use super::view::View;
 use super::watch::{self, Watch};
 use super::{Error, Rules, Terms};
@@ -46,6 +47,7 @@ pub(super) struct Writer {
     pub(super) has_stopped: bool,
     /// The sequence that the next event gets.
     pub(super) next_sequence: u64,
+    pub(super) log: Arc<Log>,
 }
 
 impl Writer {
@@ -103,7 +105,7 @@ impl Writer {
         let mut mend = VecDeque::new();
         let mut outcome = {
             let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
-            let mut pending = Pending::new(&view, &self.terms.rules, now);
+            let mut pending = Pending::new(&view, &self.terms.rules, now, self.next_sequence);
             for item in items.drain(..) {
                 match item {
                     Item::Client(command) => pending.decide(command),
@@ -117,8 +119,10 @@ impl Writer {
                     }
                     Item::Reload(rules) => reload = Some(rules),
                     Item::Mend(late) => mend.extend(late),
-                    Item::History { service, reply } => {
-                        drop(reply.send(Ok(self.store.history(service)?)));
+                    Item::Look(Look(look)) => look(&*self.store)?,
+                    Item::Advance { told, reply } => {
+                        pending.advance(told);
+                        pending.when_done(reply);
                     }
                     // Seen to when it was looked at.
                     Item::StopWatching { .. } => {}
@@ -217,10 +221,12 @@ impl Writer {
         self.metrics
             .commit_seconds
             .observe(stopwatch.elapsed().as_secs_f64());
+        let events = std::mem::take(&mut outcome.batch.events);
         let (acks, tally) = {
             let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
             outcome.install(&mut view)
         };
+        self.log.append(events);
         self.tell(&tally);
         if changes_index {
             self.health.set_next_due(self.store.next_due()?);
@@ -234,6 +240,12 @@ impl Writer {
             event.sequence = self.next_sequence;
             self.next_sequence += 1;
         }
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        batch.events_needed_from = match view.subscriptions().next() {
+            Some(_) => self.log.needed_from(),
+            None => u64::MAX,
+        };
+        drop(view);
         batch.events_per_service_max = self.terms.events_per_service_max;
         batch.forget_events_before = batch.mark.map(|mark| {
             let kept_ns = self.terms.events_kept_ms.saturating_mul(1_000_000);
@@ -258,7 +270,7 @@ impl Writer {
             let now = self.clock.now();
             let outcome = {
                 let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
-                let mut pending = Pending::new(&view, &self.terms.rules, now);
+                let mut pending = Pending::new(&view, &self.terms.rules, now, self.next_sequence);
                 pending.mend(&mut late, JUDGED_MAX);
                 pending.drop_orphans(orphans.drain(..orphans.len().min(JUDGED_MAX)));
                 pending.fold()

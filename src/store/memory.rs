@@ -5,9 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::{AppRecord, Armed, Batch, Error, FORGOTTEN_MAX, Loaded, Row, Store};
+use super::{AppRecord, Armed, Batch, DEAD_LETTERS_MAX, Error, FORGOTTEN_MAX, Loaded, Row, Store};
 use crate::domain::{
-    AppInstanceId, BlindSpot, Event, Liveness, Mark, Policy, Service, ServiceId, ServiceKey, Steady,
+    AppInstanceId, BlindSpot, Cursor, DeadLetter, Event, Liveness, Mark, Policy, Service,
+    ServiceId, ServiceKey, Steady, Subscription, SubscriptionId,
 };
 
 /// See the module.
@@ -30,6 +31,9 @@ struct State {
     mark: Option<Mark>,
     policy: Option<Policy>,
     events: BTreeMap<u64, Event>,
+    subscriptions: BTreeMap<SubscriptionId, Arc<Subscription>>,
+    cursors: BTreeMap<SubscriptionId, Cursor>,
+    dead_letters: BTreeMap<(SubscriptionId, u64), DeadLetter>,
     commits: u64,
     /// So many commits still succeed; `None`: all.
     left: Option<u64>,
@@ -97,6 +101,12 @@ impl MemoryStore {
         self.state().liveness.get(key).copied()
     }
 
+    /// How far a subscription has been told.
+    #[must_use]
+    pub fn cursor(&self, id: SubscriptionId) -> Option<Cursor> {
+        self.state().cursors.get(&id).cloned()
+    }
+
     /// The recorded blind spots.
     #[must_use]
     pub fn blind_spots(&self) -> Vec<BlindSpot> {
@@ -114,7 +124,7 @@ impl Store for MemoryStore {
     fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<Loaded, Error> {
         let state = self.state();
         for (app, record) in &state.apps {
-            each(Row::App(app.clone(), *record));
+            each(Row::App(app.clone(), record.clone()));
         }
         for (key, service) in &state.services {
             each(Row::Service(
@@ -127,6 +137,12 @@ impl Store for MemoryStore {
         }
         for armed in &state.expiry {
             each(Row::Armed(armed.clone()));
+        }
+        for subscription in state.subscriptions.values() {
+            each(Row::Subscription(Box::new(subscription.as_ref().clone())));
+        }
+        for (id, cursor) in &state.cursors {
+            each(Row::Cursor(*id, cursor.clone()));
         }
         Ok(Loaded {
             mark: state.mark,
@@ -161,7 +177,39 @@ impl Store for MemoryStore {
             None => {}
         }
         state.commits += 1;
-        state.apps.extend(batch.apps.iter().cloned());
+        for (app, change) in &batch.apps {
+            match &change.new {
+                Some(record) => state.apps.insert(app.clone(), record.clone()),
+                None => state.apps.remove(app),
+            };
+        }
+        for change in &batch.subscriptions {
+            match (&change.old, &change.new) {
+                (_, Some(new)) => {
+                    state.subscriptions.insert(new.id, new.clone());
+                }
+                (Some(old), None) => {
+                    state.subscriptions.remove(&old.id);
+                    state.cursors.remove(&old.id);
+                    state.dead_letters.retain(|(id, _), _| *id != old.id);
+                }
+                (None, None) => {}
+            }
+        }
+        state.cursors.extend(batch.cursors.iter().cloned());
+        for letter in &batch.dead_letters {
+            let id = letter.subscription;
+            state
+                .dead_letters
+                .insert((id, letter.sequence), letter.clone());
+            let kept = state.dead_letters.range((id, 0)..=(id, u64::MAX)).count();
+            let surplus = kept.saturating_sub(DEAD_LETTERS_MAX);
+            let oldest = state.dead_letters.range((id, 0)..);
+            let oldest: Vec<_> = oldest.take(surplus).map(|(key, _)| *key).collect();
+            for key in oldest {
+                state.dead_letters.remove(&key);
+            }
+        }
         for (key, service) in &batch.services {
             match &service.new {
                 Some(service) => state.services.insert(key.clone(), service.clone()),
@@ -192,13 +240,17 @@ impl Store for MemoryStore {
             let kept = state.events.values().filter(of_service);
             let sequences: Vec<u64> = kept.map(|event| event.sequence).collect();
             let surplus = sequences.len().saturating_sub(batch.events_per_service_max);
-            for sequence in &sequences[..surplus] {
+            let unneeded = |sequence: &&u64| **sequence < batch.events_needed_from;
+            for sequence in sequences[..surplus].iter().filter(unneeded) {
                 state.events.remove(sequence);
             }
         }
         if let Some(before) = batch.forget_events_before {
             let last = state.events.last_key_value().map(|(last, _)| *last);
-            let old = state.events.values().take_while(|e| e.at.wall < before);
+            let old = state
+                .events
+                .values()
+                .take_while(|e| e.at.wall < before && e.sequence < batch.events_needed_from);
             let old: Vec<u64> = old.take(FORGOTTEN_MAX).map(|e| e.sequence).collect();
             for sequence in old.into_iter().filter(|old| Some(*old) != last) {
                 state.events.remove(&sequence);
@@ -229,6 +281,16 @@ impl Store for MemoryStore {
             .filter(|event| event.key.service == service)
             .cloned()
             .collect())
+    }
+
+    fn events(&self, from: u64, max: usize) -> Result<Vec<Event>, Error> {
+        let state = self.state();
+        let events = state.events.range(from..).take(max);
+        Ok(events.map(|(_, event)| event.clone()).collect())
+    }
+
+    fn dead_letters(&self) -> Result<Vec<DeadLetter>, Error> {
+        Ok(self.state().dead_letters.values().cloned().collect())
     }
 
     fn syncs(&self) -> u64 {

@@ -20,8 +20,8 @@ use std::sync::Arc;
 pub use self::error::{Error, OpenError};
 pub use self::sled::{OpenMode, OpenOptions, SledStore};
 use crate::domain::{
-    AppInstanceId, BlindSpot, Event, Liveness, Mark, Policy, Service, ServiceId, ServiceKey,
-    Steady, Wall,
+    AppInfo, AppInstanceId, BlindSpot, Cursor, DeadLetter, Event, Liveness, Mark, Policy, Service,
+    ServiceId, ServiceKey, Steady, Subscription, SubscriptionId, Wall,
 };
 
 /// What an acknowledgement survives.
@@ -78,6 +78,19 @@ pub trait Store: Send {
     /// When the engine itself fails to read.
     fn history(&self, service: ServiceId) -> Result<Vec<Event>, Error>;
 
+    /// What happened from a sequence on, as far as it is kept; at most `max`. One that cannot be
+    /// decoded is left out, and logged.
+    ///
+    /// # Errors
+    /// When the engine itself fails to read.
+    fn events(&self, from: u64, max: usize) -> Result<Vec<Event>, Error>;
+
+    /// What could not be delivered, by subscription and sequence.
+    ///
+    /// # Errors
+    /// When the engine itself fails to read.
+    fn dead_letters(&self) -> Result<Vec<DeadLetter>, Error>;
+
     /// How many times the disk was synced for a commit.
     fn syncs(&self) -> u64;
 
@@ -95,6 +108,9 @@ pub trait Store: Send {
 /// Events that one commit forgets for their age at the most.
 const FORGOTTEN_MAX: usize = 1024;
 
+/// Dead letters that are kept of a subscription; the oldest go.
+pub const DEAD_LETTERS_MAX: usize = 1000;
+
 /// One entry of the expiry index. It may be early, never late; a running timer has exactly one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Armed {
@@ -105,24 +121,32 @@ pub struct Armed {
 }
 
 /// One decoded row, as [`Store::load`] hands it out: applications first, then services, liveness,
-/// expiry index.
+/// expiry index, subscriptions, cursors.
 #[derive(Debug)]
 pub enum Row {
-    /// A known application.
+    /// A known application, without its `info`.
     App(AppInstanceId, AppRecord),
+    /// What an application says of itself.
+    AppInfo(AppInstanceId, Box<AppInfo>),
     /// A registration.
     Service(ServiceKey, Box<Service>),
     /// State and agreement.
     Liveness(ServiceKey, Liveness),
     /// An entry of the expiry index.
     Armed(Armed),
+    /// A subscription.
+    Subscription(Box<Subscription>),
+    /// How far a subscription has been told.
+    Cursor(SubscriptionId, Cursor),
 }
 
 /// What is kept of an application.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppRecord {
     /// When it was first seen.
     pub created: Wall,
+    /// What it says of itself; `None`: it has only registered services.
+    pub info: Option<Arc<AppInfo>>,
 }
 
 /// What [`Store::load`] found besides the rows.
@@ -163,16 +187,37 @@ pub struct Change<T> {
     pub new: Option<T>,
 }
 
+impl<T> Change<T> {
+    /// Both sides converted.
+    pub fn map<U>(&self, convert: impl Fn(&T) -> U) -> Change<U> {
+        self.and_then(|side| Some(convert(side)))
+    }
+
+    /// Both sides converted, as far as they can be.
+    pub fn and_then<U>(&self, convert: impl Fn(&T) -> Option<U>) -> Change<U> {
+        Change {
+            old: self.old.as_ref().and_then(&convert),
+            new: self.new.as_ref().and_then(&convert),
+        }
+    }
+}
+
 /// Everything one commit changes. A transition and all it causes are in one batch; half of it
 /// cannot be stored.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Applications seen for the first time.
-    pub apps: Vec<(AppInstanceId, AppRecord)>,
+    /// Applications.
+    pub apps: Vec<(AppInstanceId, Change<AppRecord>)>,
     /// Registrations.
     pub services: Vec<(ServiceKey, Change<Arc<Service>>)>,
     /// State and agreement.
     pub liveness: Vec<(ServiceKey, Change<Liveness>)>,
+    /// Subscriptions that come or go. With one that goes, its cursor and its dead letters go.
+    pub subscriptions: Vec<Change<Arc<Subscription>>>,
+    /// How far subscriptions have been told.
+    pub cursors: Vec<(SubscriptionId, Cursor)>,
+    /// What is given up; of each subscription at most [`DEAD_LETTERS_MAX`] are kept.
+    pub dead_letters: Vec<DeadLetter>,
     /// Entries that leave the expiry index.
     pub disarm: Vec<Armed>,
     /// Entries that join the expiry index.
@@ -192,6 +237,8 @@ pub struct Batch {
     /// Events before this go, in bounded parts; the newest of all stays in any case, because it
     /// holds the sequence.
     pub forget_events_before: Option<Wall>,
+    /// Events from this sequence on stay in any case: somebody is to be told of them.
+    pub events_needed_from: u64,
 }
 
 impl Batch {
@@ -202,6 +249,9 @@ impl Batch {
             apps,
             services,
             liveness,
+            subscriptions,
+            cursors,
+            dead_letters,
             disarm,
             arm,
             blind_spots,
@@ -211,10 +261,14 @@ impl Batch {
             events,
             events_per_service_max: _,
             forget_events_before,
+            events_needed_from: _,
         } = self;
         apps.is_empty()
             && services.is_empty()
             && liveness.is_empty()
+            && subscriptions.is_empty()
+            && cursors.is_empty()
+            && dead_letters.is_empty()
             && disarm.is_empty()
             && arm.is_empty()
             && blind_spots.is_empty()

@@ -28,6 +28,7 @@ struct AppV1 {
     created_ns: u64,
 }
 
+/// Without what it says of itself, which stands in a tree of its own.
 pub(super) fn encode_app(app: &AppRecord) -> Vec<u8> {
     codec::encode(
         1,
@@ -41,6 +42,7 @@ pub(super) fn decode_app(bytes: &[u8]) -> Result<AppRecord, DecodeError> {
     let AppV1 { created_ns } = codec::decode_v1(bytes)?;
     Ok(AppRecord {
         created: Wall::from_ns(created_ns),
+        info: None,
     })
 }
 
@@ -397,7 +399,7 @@ pub(super) struct Census {
     pub(super) store_id: Uuid,
     /// How many commits the store has seen.
     pub(super) commit_seq: u64,
-    /// The sum over all rows of `services` and `liveness`; `None` while a migration rewrites them.
+    /// The sum over all rows of `services`, `liveness` and `subscriptions`; `None` while a migration rewrites them.
     pub(super) fingerprint: Option<u64>,
 }
 
@@ -481,7 +483,12 @@ pub(super) fn decode_policy(bytes: &[u8]) -> Result<Policy, DecodeError> {
 }
 
 mod event;
+mod subscription;
 #[cfg(test)]
 mod tests;
 
 pub(super) use self::event::{decode_event, encode_event};
+pub(super) use self::subscription::{
+    decode_app_info, decode_cursor, decode_dead_letter, decode_subscription, encode_app_info,
+    encode_cursor, encode_dead_letter, encode_subscription,
+};

@@ -12,11 +12,15 @@
 //! | `blind_spots` | start steady u64 | end, cause, length known? | 1 |
 //! | `events` | sequence u64 | one transition with its evidence | 1 |
 //! | `history` | service · sequence u64 | empty: the events of one service | 1 |
+//! | `app_info` | app · part u16 | what the application says of itself, in parts | 2 |
+//! | `subscriptions` | app · subscription · part u16 | callback and filter, in parts | 2 |
+//! | `cursors` | subscription | how far it has been told, and what goes wrong | 2 |
+//! | `dead_letters` | subscription · sequence u64 | why an event was not delivered | 2 |
 //!
-//! `app` is `[length u8][bytes]`, `service` the 16 bytes of the UUID.
+//! `app` is `[length u8][bytes]`, `service` and `subscription` the 16 bytes of the UUID.
 
 use super::codec::DecodeError;
-use crate::domain::{AppInstanceId, ServiceId, ServiceKey, Steady};
+use crate::domain::{AppInstanceId, ServiceId, ServiceKey, Steady, SubscriptionId};
 
 /// Names of the trees.
 pub mod tree {
@@ -36,8 +40,16 @@ pub mod tree {
     pub const EVENTS: &str = "events";
     /// The events of each service.
     pub const HISTORY: &str = "history";
+    /// What applications say of themselves.
+    pub const APP_INFO: &str = "app_info";
+    /// Who wants to be told what.
+    pub const SUBSCRIPTIONS: &str = "subscriptions";
+    /// How far each subscription has been told.
+    pub const CURSORS: &str = "cursors";
+    /// What could not be delivered.
+    pub const DEAD_LETTERS: &str = "dead_letters";
     /// All of them.
-    pub const ALL: [&str; 8] = [
+    pub const ALL: [&str; 12] = [
         META,
         APPS,
         SERVICES,
@@ -46,6 +58,10 @@ pub mod tree {
         BLIND_SPOTS,
         EVENTS,
         HISTORY,
+        APP_INFO,
+        SUBSCRIPTIONS,
+        CURSORS,
+        DEAD_LETTERS,
     ];
 }
 
@@ -98,6 +114,36 @@ pub fn service_part_key(key: &ServiceKey, part: u16) -> Vec<u8> {
     bytes
 }
 
+/// `app · part`.
+#[must_use]
+pub fn app_part_key(app: &AppInstanceId, part: u16) -> Vec<u8> {
+    let mut bytes = app_key(app);
+    bytes.extend_from_slice(&part.to_be_bytes());
+    bytes
+}
+
+/// `app · subscription · part`.
+#[must_use]
+pub fn subscription_part_key(app: &AppInstanceId, id: SubscriptionId, part: u16) -> Vec<u8> {
+    let mut bytes = app_key(app);
+    bytes.extend_from_slice(id.as_bytes());
+    bytes.extend_from_slice(&part.to_be_bytes());
+    bytes
+}
+
+/// `subscription · sequence`.
+#[must_use]
+pub fn dead_letter_key(id: SubscriptionId, sequence: u64) -> [u8; 24] {
+    id_and_sequence(id.as_bytes(), sequence)
+}
+
+fn id_and_sequence(id: &[u8; 16], sequence: u64) -> [u8; 24] {
+    let mut key = [0; 24];
+    key[..16].copy_from_slice(id);
+    key[16..].copy_from_slice(&sequence.to_be_bytes());
+    key
+}
+
 /// `deadline · app · service`.
 #[must_use]
 pub fn expiry_key(at: Steady, key: &ServiceKey) -> Vec<u8> {
@@ -114,10 +160,7 @@ pub fn steady_key(at: Steady) -> [u8; 8] {
 /// found by its id alone.
 #[must_use]
 pub fn history_key(service: ServiceId, sequence: u64) -> [u8; 24] {
-    let mut key = [0; 24];
-    key[..16].copy_from_slice(service.as_bytes());
-    key[16..].copy_from_slice(&sequence.to_be_bytes());
-    key
+    id_and_sequence(service.as_bytes(), sequence)
 }
 
 /// Reads the sequence of a [`history_key`].
@@ -164,8 +207,51 @@ pub fn parse_service_key(bytes: &[u8]) -> Result<ServiceKey, DecodeError> {
 /// When the bytes are no such key.
 pub fn parse_service_part_key(bytes: &[u8]) -> Result<(ServiceKey, u16), DecodeError> {
     let (key, rest) = split_service(bytes)?;
+    Ok((key, part(rest)?))
+}
+
+/// Reads [`app_part_key`].
+///
+/// # Errors
+/// When the bytes are no such key.
+pub fn parse_app_part_key(bytes: &[u8]) -> Result<(AppInstanceId, u16), DecodeError> {
+    let (app, rest) = split_app(bytes)?;
+    Ok((app, part(rest)?))
+}
+
+/// Reads [`subscription_part_key`].
+///
+/// # Errors
+/// When the bytes are no such key.
+pub fn parse_subscription_part_key(
+    bytes: &[u8],
+) -> Result<((AppInstanceId, SubscriptionId), u16), DecodeError> {
+    let (app, rest) = split_app(bytes)?;
+    let (id, rest) = rest.split_first_chunk::<16>().ok_or(DecodeError::Key)?;
+    Ok(((app, SubscriptionId::from_bytes(*id)), part(rest)?))
+}
+
+/// Reads the key of a cursor.
+///
+/// # Errors
+/// When the bytes are no such key.
+pub fn parse_subscription_id(bytes: &[u8]) -> Result<SubscriptionId, DecodeError> {
+    let id = bytes.try_into().map_err(|_| DecodeError::Key)?;
+    Ok(SubscriptionId::from_bytes(id))
+}
+
+/// Reads [`dead_letter_key`].
+///
+/// # Errors
+/// When the bytes are no such key.
+pub fn parse_dead_letter_key(bytes: &[u8]) -> Result<(SubscriptionId, u64), DecodeError> {
+    let (id, rest) = bytes.split_first_chunk::<16>().ok_or(DecodeError::Key)?;
+    Ok((SubscriptionId::from_bytes(*id), parse_sequence_key(rest)?))
+}
+
+fn part(rest: &[u8]) -> Result<u16, DecodeError> {
     let part = rest.try_into().map_err(|_| DecodeError::Key)?;
-    Ok((key, u16::from_be_bytes(part)))
+    Ok(u16::from_be_bytes(part))
 }
 
 /// Reads [`expiry_key`].

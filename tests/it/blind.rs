@@ -3,7 +3,7 @@
 
 use mepulse::domain::liveness::ServiceState;
 use mepulse::domain::{BlindCause, BlindSpot, Happening, Heartbeat, ServiceKey};
-use mepulse::registry::{Error, Terms};
+use mepulse::registry::{Error, Precondition, Terms};
 use mepulse::store::memory::MemoryStore;
 
 use crate::support::bench::{Bench, GRACE_MS, INTERVAL_MS, service, terms};
@@ -107,7 +107,11 @@ async fn a_full_queue_is_a_blind_spot() {
     let mut waiting = Vec::new();
     loop {
         let (registry, key) = (bench.registry().clone(), key.clone());
-        let beat = tokio::spawn(async move { registry.heartbeat(key, Heartbeat::default()).await });
+        let beat = tokio::spawn(async move {
+            registry
+                .heartbeat(key, Heartbeat::default(), Precondition::NONE)
+                .await
+        });
         tokio::task::yield_now().await;
         if beat.is_finished() {
             assert_eq!(beat.await.unwrap(), Err(Error::Busy));

@@ -5,7 +5,7 @@ use mepulse::domain::liveness::ServiceState;
 use mepulse::domain::{
     AppInstanceId, BlindCause, Happening, Heartbeat, ProducerState, RetryPromise,
 };
-use mepulse::registry::Error;
+use mepulse::registry::{Error, Precondition};
 use mepulse::store::memory::MemoryStore;
 
 use crate::support::bench::{Bench, GRACE_MS, INTERVAL_MS, service, terms};
@@ -77,7 +77,11 @@ async fn a_beat_received_before_the_pulse_wins() {
     }
     bench.machine.advance_ms(INTERVAL_MS + GRACE_MS - 1);
     let (registry, beaten) = (bench.registry().clone(), key.clone());
-    let beat = tokio::spawn(async move { registry.heartbeat(beaten, Heartbeat::default()).await });
+    let beat = tokio::spawn(async move {
+        registry
+            .heartbeat(beaten, Heartbeat::default(), Precondition::NONE)
+            .await
+    });
     while bench.registry().queue_depth() == 0 {
         tokio::task::yield_now().await;
     }
@@ -114,7 +118,11 @@ async fn a_full_queue_is_an_answer_at_once() {
     let mut waiting = Vec::new();
     let refused = loop {
         let (registry, key) = (bench.registry().clone(), key.clone());
-        let beat = tokio::spawn(async move { registry.heartbeat(key, Heartbeat::default()).await });
+        let beat = tokio::spawn(async move {
+            registry
+                .heartbeat(key, Heartbeat::default(), Precondition::NONE)
+                .await
+        });
         tokio::task::yield_now().await;
         waiting.push(beat);
         let mut refused = None;
@@ -139,12 +147,15 @@ async fn a_failed_commit_is_acknowledged_to_nobody() {
     bench.store.fail_commits();
     let answer = bench
         .registry()
-        .heartbeat(key.clone(), Heartbeat::default())
+        .heartbeat(key.clone(), Heartbeat::default(), Precondition::NONE)
         .await;
     assert_eq!(answer, Err(Error::Failed));
     bench.registry().failed().await;
     assert!(!bench.registry().condition().not_ready.is_empty());
-    let answer = bench.registry().heartbeat(key, Heartbeat::default()).await;
+    let answer = bench
+        .registry()
+        .heartbeat(key, Heartbeat::default(), Precondition::NONE)
+        .await;
     assert_eq!(answer, Err(Error::Failed));
     assert_eq!(bench.running.stop(), Err(Error::Failed));
 }
@@ -178,7 +189,7 @@ async fn a_retry_promise_shortens_the_wait_after_an_outage() {
     };
     bench
         .registry()
-        .heartbeat(key.clone(), promise)
+        .heartbeat(key.clone(), promise, Precondition::NONE)
         .await
         .unwrap();
     let bench = bench.crash(terms(), |machine| machine.advance_ms(60_000));

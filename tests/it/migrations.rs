@@ -10,16 +10,16 @@ use mepulse::store::{Durability, OpenError, OpenMode, OpenOptions, Row, SledStor
 
 use crate::support::{Server, copy, data_dir, mepulse, service};
 
-/// A second, real step: copies every application row to a tree of its own, ten rows at a time. The
+/// A further, real step: copies every application row to a tree of its own, ten rows at a time. The
 /// first byte of a copy counts how often the step came by its row.
 const COPY_APPS: Step = Step {
-    to: 2,
+    to: 3,
     name: "copies applications",
     run: copy_apps,
 };
 
 fn copy_apps(db: &sled::Db, cursor: Option<&[u8]>) -> Result<Progress, StepError> {
-    let (apps, copies) = (db.open_tree("apps")?, db.open_tree("apps_v2")?);
+    let (apps, copies) = (db.open_tree("apps")?, db.open_tree("apps_copied")?);
     let rows = match cursor {
         Some(after) => {
             apps.range::<&[u8], _>((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded))
@@ -44,7 +44,7 @@ fn copy_apps(db: &sled::Db, cursor: Option<&[u8]>) -> Result<Progress, StepError
     Ok(last.map_or(Progress::Done, |cursor| Progress::More { cursor }))
 }
 
-fn two_steps() -> Vec<Step> {
+fn one_more_step() -> Vec<Step> {
     STEPS.iter().copied().chain([COPY_APPS]).collect()
 }
 
@@ -84,13 +84,13 @@ fn services(store: &mut SledStore) -> usize {
 }
 
 #[test]
-fn a_store_of_the_first_schema_is_opened_after_the_second_step() {
+fn a_store_of_this_release_is_opened_after_a_further_step() {
     let (_keep, dir) = data_dir();
     store_with_apps(&dir, 25);
-    let mut store = open(&dir, OpenMode::Serve, &two_steps()).unwrap();
-    assert_eq!((store.schema(), services(&mut store)), (2, 25));
+    let mut store = open(&dir, OpenMode::Serve, &one_more_step()).unwrap();
+    assert_eq!((store.schema(), services(&mut store)), (3, 25));
     store.seal().unwrap();
-    assert_eq!(rows(&dir, "apps_v2"), 25);
+    assert_eq!(rows(&dir, "apps_copied"), 25);
 }
 
 #[test]
@@ -101,8 +101,8 @@ fn a_frozen_store_of_the_first_release_is_opened() {
     let mut store = open(&dir, OpenMode::Serve, STEPS).unwrap();
     assert_eq!(services(&mut store), 3);
     store.seal().unwrap();
-    let mut store = open(&dir, OpenMode::Serve, &two_steps()).unwrap();
-    assert_eq!((store.schema(), services(&mut store)), (2, 3));
+    let mut store = open(&dir, OpenMode::Serve, &one_more_step()).unwrap();
+    assert_eq!((store.schema(), services(&mut store)), (3, 3));
     store.seal().unwrap();
 }
 
@@ -110,7 +110,7 @@ fn a_frozen_store_of_the_first_release_is_opened() {
 #[test]
 fn child_that_migrates_slowly() {
     if let Ok(dir) = std::env::var("MEPULSE_TEST_MIGRATE_DIR") {
-        open(Path::new(&dir), OpenMode::Serve, &two_steps()).unwrap();
+        open(Path::new(&dir), OpenMode::Serve, &one_more_step()).unwrap();
     }
 }
 
@@ -140,15 +140,15 @@ fn a_migration_killed_in_the_middle_goes_on_where_it_was() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("has schema 2"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("has schema 3"));
 
-    let mut store = open(&dir, OpenMode::Serve, &two_steps()).unwrap();
-    assert_eq!((store.schema(), services(&mut store)), (2, 45));
+    let mut store = open(&dir, OpenMode::Serve, &one_more_step()).unwrap();
+    assert_eq!((store.schema(), services(&mut store)), (3, 45));
     store.seal().unwrap();
-    assert_eq!(rows(&dir, "apps_v2"), 45);
+    assert_eq!(rows(&dir, "apps_copied"), 45);
 
     // The part whose cursor was lost ran twice, all others once: also those before the kill.
-    let runs: Vec<u8> = (crate::support::open_engine(&dir).open_tree("apps_v2"))
+    let runs: Vec<u8> = (crate::support::open_engine(&dir).open_tree("apps_copied"))
         .unwrap()
         .iter()
         .values()
@@ -164,12 +164,12 @@ fn a_migration_killed_in_the_middle_goes_on_where_it_was() {
 fn an_offline_look_never_migrates() {
     let (_keep, dir) = data_dir();
     store_with_apps(&dir, 1);
-    let error = open(&dir, OpenMode::Inspect, &two_steps())
+    let error = open(&dir, OpenMode::Inspect, &one_more_step())
         .err()
         .unwrap()
         .to_string();
     assert!(error.contains("run `mepulse serve` once"), "{error}");
-    assert_eq!(newest_schema(STEPS), 1);
+    assert_eq!(newest_schema(STEPS), 2);
     open(&dir, OpenMode::Inspect, STEPS)
         .unwrap()
         .seal()

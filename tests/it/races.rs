@@ -4,7 +4,7 @@ use std::future::Future;
 
 use mepulse::domain::liveness::ServiceState;
 use mepulse::domain::{AppInstanceId, Heartbeat, ProducerState, ServiceKey};
-use mepulse::registry::{BatchOutcome, Error, Registry};
+use mepulse::registry::{BatchOutcome, Error, Precondition, Registry};
 use tokio::task::JoinHandle;
 
 use crate::support::bench::{Bench, GRACE_MS, INTERVAL_MS, service};
@@ -38,7 +38,9 @@ type Heard = Result<Option<BatchOutcome>, Error>;
 
 async fn take(step: Step, registry: Registry, key: ServiceKey) -> Heard {
     let put = async |state| {
-        let replaced = registry.replace(key.clone(), service(), state).await;
+        let replaced = registry
+            .replace(key.clone(), service(), state, Precondition::NONE)
+            .await;
         replaced.map(|_| None)
     };
     match step {
@@ -47,7 +49,9 @@ async fn take(step: Step, registry: Registry, key: ServiceKey) -> Heard {
             Ok(None)
         }
         Beat => {
-            let beaten = registry.heartbeat(key, Heartbeat::default()).await;
+            let beaten = registry
+                .heartbeat(key, Heartbeat::default(), Precondition::NONE)
+                .await;
             beaten.map(|_| None)
         }
         BatchBeat => {
@@ -305,7 +309,10 @@ async fn put_active_gives_the_suspended_a_full_window_and_put_suspended_none() {
     bench.pass(INTERVAL_MS + GRACE_MS).await;
     let put = async |state| {
         let (registry, key) = (bench.registry(), key.clone());
-        registry.replace(key, service(), state).await.unwrap();
+        registry
+            .replace(key, service(), state, Precondition::NONE)
+            .await
+            .unwrap();
     };
     put(ServiceState::Suspended).await;
     assert_eq!(bench.state(&key), ServiceState::Suspended);

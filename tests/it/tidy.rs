@@ -33,7 +33,10 @@ const MAY_IMPORT: [(&str, &[&str]); 9] = [
         "notify",
         &["domain", "clock", "wire", "registry", "metrics"],
     ),
-    ("http", &["domain", "wire", "registry", "config", "metrics"]),
+    (
+        "http",
+        &["domain", "wire", "registry", "notify", "config", "metrics"],
+    ),
 ];
 
 #[test]

@@ -90,7 +90,7 @@ struct CreditV1 {
     deadline_ms: u64,
 }
 
-fn state_number(state: ServiceState) -> u8 {
+pub(super) fn state_number(state: ServiceState) -> u8 {
     match state {
         ServiceState::Active => 0,
         ServiceState::Inactive => 1,
@@ -98,7 +98,7 @@ fn state_number(state: ServiceState) -> u8 {
     }
 }
 
-fn state_of(number: u8) -> Result<ServiceState, DecodeError> {
+pub(super) fn state_of(number: u8) -> Result<ServiceState, DecodeError> {
     match number {
         0 => Ok(ServiceState::Active),
         1 => Ok(ServiceState::Inactive),

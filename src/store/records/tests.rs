@@ -46,6 +46,7 @@ fn service() -> Service {
 fn golden_app() {
     let app = AppRecord {
         created: Wall::from_ns(0x0102_0304_0506_0708),
+        info: None,
     };
     assert_eq!(hex(&encode_app(&app)), GOLDEN_APP);
     assert_eq!(decode_app(&encode_app(&app)), Ok(app));

@@ -1,4 +1,4 @@
-//! The fingerprint of the rows that must not be lost: registrations and liveness.
+//! The fingerprint of the rows that must not be lost: registrations, liveness, subscriptions.
 //!
 //! It is the sum (exclusive or) of a hash over each row, so that a commit changes it by what the
 //! commit changes, and a row that is missing or older than it should be changes it too. It stands
@@ -18,6 +18,7 @@ pub(super) struct Fingerprint(pub(super) u64);
 pub(super) enum Counted {
     Services,
     Liveness,
+    Subscriptions,
 }
 
 impl Fingerprint {
@@ -44,6 +45,10 @@ impl Fingerprint {
             if key != CENSUS_KEY {
                 sum.toggle(Counted::Liveness, &key, &value);
             }
+        }
+        for row in trees.subscriptions.iter() {
+            let (key, value) = row?;
+            sum.toggle(Counted::Subscriptions, &key, &value);
         }
         Ok(sum)
     }

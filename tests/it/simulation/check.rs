@@ -137,7 +137,7 @@ impl Sim {
         let mut liveness = HashMap::new();
         let mut index = BTreeSet::new();
         let loaded = self.store.clone().load(&mut |row| match row {
-            Row::App(..) => {}
+            Row::App(..) | Row::AppInfo(..) | Row::Subscription(_) | Row::Cursor(..) => {}
             Row::Service(key, service) => drop(services.insert(key, service)),
             Row::Liveness(key, row) => drop(liveness.insert(key, row)),
             Row::Armed(armed) => {

@@ -5,6 +5,7 @@
 
 use mepulse::domain::liveness::ServiceState;
 use mepulse::domain::{Heartbeat, LivenessInterval, RetryPromise, ServiceKey};
+use mepulse::registry::Precondition;
 
 use crate::support::bench::{Bench, GRACE_MS, INTERVAL_MS, service, terms};
 
@@ -36,7 +37,10 @@ async fn a_clock_set_forward_during_a_reboot_is_charged_to_nobody() {
         promise: RetryPromise::from_secs(1),
     };
     let registry = bench.registry();
-    registry.heartbeat(key.clone(), promise).await.unwrap();
+    registry
+        .heartbeat(key.clone(), promise, Precondition::NONE)
+        .await
+        .unwrap();
     let bench = bench.crash(terms(), |machine| {
         machine.advance_ms(1_000);
         machine.reboot();
@@ -82,7 +86,10 @@ async fn time_does_not_resume_before_an_event() {
     let key = bench.register().await;
     bench.pass(500).await;
     let off = ServiceState::Inactive;
-    let replaced = bench.registry().replace(key.clone(), service(), off).await;
+    let replaced = bench
+        .registry()
+        .replace(key.clone(), service(), off, Precondition::NONE)
+        .await;
     replaced.unwrap();
     let bench = bench.crash(terms(), |machine| {
         machine.reboot();
@@ -106,7 +113,9 @@ async fn whoever_missed_the_answer_with_the_new_interval_may_go_by_the_old_one()
         bench.pass(pace_ms).await;
         assert_eq!(bench.state(&key), ServiceState::Active);
         let registry = bench.registry();
-        let answer = registry.heartbeat(key.clone(), Heartbeat::default()).await;
+        let answer = registry
+            .heartbeat(key.clone(), Heartbeat::default(), Precondition::NONE)
+            .await;
         let answer = answer.unwrap();
         if answer.new_interval && !is_lost {
             pace_ms = answer.liveness.agreement.shown().as_ms();

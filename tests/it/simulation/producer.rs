@@ -5,7 +5,7 @@ use mepulse::domain::{
     AppInstanceId, Heartbeat, ProducerState, RetryPromise, Service, ServiceId, ServiceKey,
     ServiceState,
 };
-use mepulse::registry::{BatchOutcome, Entry, Error, Registry};
+use mepulse::registry::{BatchOutcome, Entry, Error, Precondition, Registry};
 
 use super::model::{Member, Phase};
 use super::{STALL_MS, between};
@@ -38,13 +38,16 @@ impl Wish {
             Self::Register(app, service, state) => {
                 registry.register(app, *service, state).await.map(entry)
             }
-            Self::Put(key, service, state) => {
-                registry.replace(key, *service, state).await.map(entry)
-            }
+            Self::Put(key, service, state) => registry
+                .replace(key, *service, state, Precondition::NONE)
+                .await
+                .map(entry),
             Self::Remove(key) => registry.remove(key).await.map(|()| Told::Removed),
             Self::Beat(key, heartbeat) => {
                 let id = key.service;
-                let beaten = registry.heartbeat(key, heartbeat).await?;
+                let beaten = registry
+                    .heartbeat(key, heartbeat, Precondition::NONE)
+                    .await?;
                 let outcome = if beaten.new_interval {
                     BatchOutcome::NewInterval(beaten.liveness.agreement.shown())
                 } else {

@@ -9,7 +9,7 @@ use mepulse::domain::{
     AppInstanceId, Heartbeat, LivenessInterval, Policy, ProducerState, Service, ServiceKey,
 };
 use mepulse::metrics::Metrics;
-use mepulse::registry::{Boot, Entry, Registry, Rules, Running, Terms};
+use mepulse::registry::{Boot, Entry, Precondition, Registry, Rules, Running, Terms};
 use mepulse::store::memory::MemoryStore;
 
 /// Of the service below.
@@ -31,6 +31,7 @@ pub(crate) fn terms() -> Terms {
                 remove_after_ms: None,
             },
             auto_accept: true,
+            subscriptions_max_per_app: 100,
             services_max_per_app: 1000,
         },
         queue_max: 4,
@@ -103,7 +104,7 @@ impl Bench {
 
     pub(crate) async fn beat(&self, key: &ServiceKey) {
         self.registry()
-            .heartbeat(key.clone(), Heartbeat::default())
+            .heartbeat(key.clone(), Heartbeat::default(), Precondition::NONE)
             .await
             .unwrap();
     }

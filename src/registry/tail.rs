@@ -1,0 +1,73 @@
+//! The newest events in memory, for those who follow them; the store has the rest.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::domain::Event;
+
+/// So many events are kept in memory: whoever is not further behind costs the store nothing.
+const TAIL_MAX: usize = 4096;
+
+/// See the module. Written by the writer alone.
+#[derive(Debug)]
+pub(super) struct Log {
+    tail: Mutex<VecDeque<Arc<Event>>>,
+    /// The sequence that the next event gets.
+    head: watch::Sender<u64>,
+    needed_from: AtomicU64,
+}
+
+impl Log {
+    /// A log whose next event gets `head`; those from `needed_from` on are to be kept.
+    pub(super) fn new(head: u64, needed_from: u64) -> Self {
+        Self {
+            tail: Mutex::default(),
+            head: watch::Sender::new(head),
+            needed_from: AtomicU64::new(needed_from),
+        }
+    }
+
+    fn tail(&self) -> MutexGuard<'_, VecDeque<Arc<Event>>> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These events are on the disk, and in the view.
+    pub(super) fn append(&self, events: Vec<Event>) {
+        let Some(last) = events.last() else { return };
+        let head = last.sequence + 1;
+        let mut tail = self.tail();
+        tail.extend(events.into_iter().map(Arc::new));
+        let surplus = tail.len().saturating_sub(TAIL_MAX);
+        tail.drain(..surplus);
+        drop(tail);
+        self.head.send_replace(head);
+    }
+
+    /// The events from a sequence on, at most `max`; `None` if memory does not reach back so far.
+    pub(super) fn recent(&self, from: u64, max: usize) -> Option<Vec<Arc<Event>>> {
+        if from >= *self.head.borrow() {
+            return Some(Vec::new());
+        }
+        let tail = self.tail();
+        let first = tail.front()?.sequence;
+        let skipped = usize::try_from(from.checked_sub(first)?).ok()?;
+        Some(tail.iter().skip(skipped).take(max).cloned().collect())
+    }
+
+    /// Tells the head whenever it moves.
+    pub(super) fn head(&self) -> watch::Receiver<u64> {
+        self.head.subscribe()
+    }
+
+    /// Events from here on are to be told to somebody.
+    pub(super) fn hold_from(&self, sequence: u64) {
+        self.needed_from.store(sequence, Ordering::Relaxed);
+    }
+
+    pub(super) fn needed_from(&self) -> u64 {
+        self.needed_from.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,190 @@
+//! Reads everything, row by row. Rows that cannot be decoded are skipped and counted.
+
+use super::Trees;
+use super::census::{Counted, Fingerprint};
+use crate::store::codec::DecodeError;
+use crate::store::schema::{self, meta, tree};
+use crate::store::{Armed, Error, Loaded, Row, SkippedRow, records};
+
+/// All rows, and the fingerprint of those that count.
+pub(super) fn load(
+    trees: &Trees,
+    each: &mut dyn FnMut(Row),
+) -> Result<(Loaded, Fingerprint), Error> {
+    let mut loaded = Loaded::default();
+    let mut sum = Fingerprint::default();
+    if let Some(bytes) = trees.meta.get(meta::MARK)? {
+        match records::decode_mark(&bytes) {
+            Ok(mark) => loaded.mark = Some(mark),
+            Err(error) => loaded.skip(tree::META, meta::MARK.as_bytes(), &error),
+        }
+    }
+    if let Some(bytes) = trees.meta.get(meta::POLICY)? {
+        match records::decode_policy(&bytes) {
+            Ok(policy) => loaded.policy = Some(policy),
+            Err(error) => loaded.skip(tree::META, meta::POLICY.as_bytes(), &error),
+        }
+    }
+    for row in trees.apps.iter() {
+        let (key, value) = row?;
+        let decoded = schema::parse_app_key(&key)
+            .and_then(|app| Ok(Row::App(app, records::decode_app(&value)?)));
+        loaded.take(tree::APPS, &key, decoded, each);
+    }
+    let mut app_info = Parts::new(tree::APP_INFO, schema::parse_app_part_key, |app, bytes| {
+        let info = records::decode_app_info(bytes)?;
+        Ok(Row::AppInfo(app, Box::new(info)))
+    });
+    app_info.read(&trees.app_info, &mut loaded, each, &mut |_, _| {})?;
+    let mut services = Parts::new(
+        tree::SERVICES,
+        schema::parse_service_part_key,
+        |key, bytes| {
+            let service = records::decode_service(bytes)?;
+            Ok(Row::Service(key, Box::new(service)))
+        },
+    );
+    services.read(&trees.services, &mut loaded, each, &mut |key, value| {
+        sum.toggle(Counted::Services, key, value);
+    })?;
+    for row in trees.liveness.iter() {
+        let (key, value) = row?;
+        if key == schema::CENSUS_KEY {
+            continue;
+        }
+        sum.toggle(Counted::Liveness, &key, &value);
+        let decoded = schema::parse_service_key(&key)
+            .and_then(|id| Ok(Row::Liveness(id, records::decode_liveness(&value)?)));
+        loaded.take(tree::LIVENESS, &key, decoded, each);
+    }
+    for row in trees.expiry.iter() {
+        let (key, _) = row?;
+        let decoded = schema::parse_expiry_key(&key).map(|(at, key)| Row::Armed(Armed { at, key }));
+        loaded.take(tree::EXPIRY, &key, decoded, each);
+    }
+    let mut subscriptions = Parts::new(
+        tree::SUBSCRIPTIONS,
+        schema::parse_subscription_part_key,
+        |(app, id), bytes| {
+            let subscription = records::decode_subscription(app, id, bytes)?;
+            Ok(Row::Subscription(Box::new(subscription)))
+        },
+    );
+    subscriptions.read(
+        &trees.subscriptions,
+        &mut loaded,
+        each,
+        &mut |key, value| {
+            sum.toggle(Counted::Subscriptions, key, value);
+        },
+    )?;
+    for row in trees.cursors.iter() {
+        let (key, value) = row?;
+        let decoded = schema::parse_subscription_id(&key)
+            .and_then(|id| Ok(Row::Cursor(id, records::decode_cursor(&value)?)));
+        loaded.take(tree::CURSORS, &key, decoded, each);
+    }
+    for row in trees.blind_spots.iter() {
+        let (key, value) = row?;
+        let decoded = schema::parse_steady_key(&key)
+            .and_then(|start| records::decode_blind_spot(start, &value));
+        match decoded {
+            Ok(spot) => loaded.blind_spots.push(spot),
+            Err(error) => loaded.skip(tree::BLIND_SPOTS, &key, &error),
+        }
+    }
+    for row in trees.events.iter().rev() {
+        let (key, value) = row?;
+        if let Ok(sequence) = schema::parse_sequence_key(&key) {
+            loaded.next_sequence = sequence + 1;
+            // One that cannot be decoded is reported when it is asked for.
+            let event = records::decode_event(sequence, &value).ok();
+            loaded.last_event = event.map(|event| event.at.steady);
+            break;
+        }
+    }
+    Ok((loaded, sum))
+}
+
+/// Records that stand in parts: consecutive rows of one key, joined before decoding. The checksum
+/// covers all parts, so a missing one is noticed.
+struct Parts<K, S, D> {
+    tree: &'static str,
+    split: S,
+    decode: D,
+    joined: Option<(K, Vec<u8>, sled::IVec)>,
+}
+
+impl<K, S, D> Parts<K, S, D>
+where
+    K: PartialEq,
+    S: Fn(&[u8]) -> Result<(K, u16), DecodeError>,
+    D: Fn(K, &[u8]) -> Result<Row, DecodeError>,
+{
+    fn new(tree: &'static str, split: S, decode: D) -> Self {
+        Self {
+            tree,
+            split,
+            decode,
+            joined: None,
+        }
+    }
+
+    /// Reads the whole tree; `sees` is shown every row.
+    fn read(
+        &mut self,
+        rows: &sled::Tree,
+        loaded: &mut Loaded,
+        each: &mut dyn FnMut(Row),
+        sees: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<(), Error> {
+        for row in rows.iter() {
+            let (raw_key, value) = row?;
+            sees(&raw_key, &value);
+            match (self.split)(&raw_key) {
+                Ok((key, _)) => match &mut self.joined {
+                    Some((current, bytes, _)) if *current == key => {
+                        bytes.extend_from_slice(&value);
+                    }
+                    _ => {
+                        self.finish(loaded, each);
+                        self.joined = Some((key, value.to_vec(), raw_key));
+                    }
+                },
+                Err(error) => loaded.skip(self.tree, &raw_key, &error),
+            }
+        }
+        self.finish(loaded, each);
+        Ok(())
+    }
+
+    fn finish(&mut self, loaded: &mut Loaded, each: &mut dyn FnMut(Row)) {
+        if let Some((key, bytes, raw_key)) = self.joined.take() {
+            loaded.take(self.tree, &raw_key, (self.decode)(key, &bytes), each);
+        }
+    }
+}
+
+impl Loaded {
+    fn take(
+        &mut self,
+        tree: &'static str,
+        key: &[u8],
+        row: Result<Row, DecodeError>,
+        each: &mut dyn FnMut(Row),
+    ) {
+        match row {
+            Ok(row) => each(row),
+            Err(error) => self.skip(tree, key, &error),
+        }
+    }
+
+    fn skip(&mut self, tree: &'static str, key: &[u8], reason: &DecodeError) {
+        let key = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.skipped.push(SkippedRow {
+            tree,
+            key,
+            reason: reason.to_string(),
+        });
+    }
+}
