@@ -7,7 +7,7 @@
 //! * [`wire`]: JSON of MEC 011
 //! * [`store`]: durable state behind a small seam; the only room that knows bytes
 //! * [`registry`]: the use cases, and the one writer
-//! * [`notify`]: tells consumers, over HTTP
+//! * [`notify`]: tells subscribers
 //! * [`http`]: routes, the accept loop, status codes
 //! * [`config`], [`metrics`]
 //! * [`cli`]: the commands; builds everything inward-out and stops it outward-in

@@ -12,14 +12,17 @@ use tokio::task::JoinHandle;
 
 use super::{Failure, ServeArgs};
 use crate::clock::{Machine, SystemMachine};
-use crate::config::{Config, Sources};
+use crate::config::{Config, ConfigError, Sources};
+use crate::domain::service::Transport;
 use crate::http::listener::{self, Limits};
 use crate::http::{self, Api, BodyLimits, Settings};
 use crate::metrics::Metrics;
+use crate::notify::{self, Caller, Guard, Notifier};
 use crate::registry::{Boot, Registry, Rules, Running, Terms};
 use crate::store::{OpenMode, OpenOptions, SledStore, Store, migrate};
 use crate::wire::Links;
 use crate::wire::report::About;
+use crate::wire::transport::parse_transports;
 
 /// The socket in the data directory that `mepulse admin` asks.
 pub(super) const ADMIN_SOCKET: &str = "admin.sock";
@@ -52,6 +55,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         env!("CARGO_PKG_VERSION"),
         config.store.data_dir.display()
     );
+    // What only shows when it is used must show before anything is opened.
+    let calls = Calls::new(&config)?;
     let machine = SystemMachine::new();
     let store = SledStore::open(&OpenOptions {
         data_dir: &config.store.data_dir,
@@ -70,7 +75,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         started_steady_ms: 0,
     };
     let boot = Boot::load(Box::new(store)).map_err(Failure::failed)?;
-    let result = runtime.block_on(serve(config, sources, signals, machine, boot, about));
+    let result = runtime.block_on(serve(config, sources, signals, machine, boot, about, calls));
     // Whatever still runs in there must not hold the exit up.
     runtime.shutdown_background();
     result
@@ -91,6 +96,7 @@ async fn serve(
     machine: SystemMachine,
     boot: Boot,
     about: About,
+    calls: Calls,
 ) -> Result<(), Failure> {
     let data_dir = config.store.data_dir.clone();
     let bound = async {
@@ -120,6 +126,7 @@ async fn serve(
         ..about
     };
     let (settings_sender, settings_receiver) = watch::channel(settings(&config));
+    let (stop_sender, stopping) = watch::channel(false);
     let api = Api {
         registry: registry.clone(),
         metrics: metrics.clone(),
@@ -130,8 +137,20 @@ async fn serve(
         },
         settings: settings_receiver,
         about: Arc::new(about),
+        transports: calls.transports,
+        guard: calls.guard,
+        stop: stopping.clone(),
     };
-    let (stop_sender, listeners) = listen(tcp, admin, &api, &config);
+    let listeners = listen(tcp, admin, &api, &config);
+    let notifier = Notifier::new(
+        registry.clone(),
+        calls.caller,
+        api.links.clone(),
+        metrics.clone(),
+        notify_terms(&config),
+        stopping,
+    );
+    let notifier = tokio::spawn(notifier.run());
     let pulse = tokio::spawn(registry.clone().pulse());
     announce(&format!("mepulse listening on http://{address}"));
 
@@ -155,7 +174,7 @@ async fn serve(
             "the store failed; see the log. Restart to go on",
         ));
     }
-    let _ = listeners.await;
+    let _ = tokio::join!(listeners, notifier);
     pulse.abort();
     // Before the lock goes: after it, the name may be a successor's.
     let _ = std::fs::remove_file(data_dir.join(ADMIN_SOCKET));
@@ -164,13 +183,8 @@ async fn serve(
     Ok(())
 }
 
-/// Starts both accept loops; they end when the sender says so.
-fn listen(
-    tcp: TcpListener,
-    admin: UnixListener,
-    api: &Api,
-    config: &Config,
-) -> (watch::Sender<bool>, JoinHandle<()>) {
+/// Starts both accept loops; they end when the server stops.
+fn listen(tcp: TcpListener, admin: UnixListener, api: &Api, config: &Config) -> JoinHandle<()> {
     let limits = Limits {
         header_timeout: Duration::from_millis(config.server.header_timeout_ms),
         body_timeout: Duration::from_millis(config.server.body_timeout_ms),
@@ -178,7 +192,6 @@ fn listen(
         connections_max: descriptors_for(config.server.connections_max),
         drain_timeout: DRAIN_TIMEOUT,
     };
-    let (stop, stopped) = watch::channel(false);
     let public = listener::serve(
         tcp,
         http::routes(api),
@@ -188,7 +201,7 @@ fn listen(
             let registry = api.registry.clone();
             move || registry.note_refusal()
         },
-        stopped.clone(),
+        api.stop.clone(),
     );
     let private = listener::serve(
         admin,
@@ -199,12 +212,11 @@ fn listen(
         },
         api.metrics.clone(),
         || {},
-        stopped,
+        api.stop.clone(),
     );
-    let both = tokio::spawn(async move {
+    tokio::spawn(async move {
         tokio::join!(public, private);
-    });
-    (stop, both)
+    })
 }
 
 /// Connections that the kernel holds until they are accepted: everybody reconnects at once when the
@@ -279,6 +291,7 @@ fn rules(config: &Config) -> Rules {
         policy: config.policy(),
         auto_accept: config.apps.auto_accept,
         services_max_per_app: config.apps.services_max_per_app,
+        subscriptions_max_per_app: config.apps.subscriptions_max_per_app,
     }
 }
 
@@ -294,6 +307,47 @@ fn terms(config: &Config) -> Terms {
         stall_ms: config.truth.stall_ms,
         events_per_service_max: config.history.keep_per_service,
         events_kept_ms: config.history.keep_days * 24 * 3600 * 1000,
+    }
+}
+
+fn notify_terms(config: &Config) -> notify::Terms {
+    notify::Terms {
+        give_up_after_ms: config.notify.give_up_after_s * 1000,
+        in_flight_max: config.notify.in_flight_max,
+        batch_max: config.notify.batch_max,
+    }
+}
+
+/// What is made of the configuration beyond its own checks.
+struct Calls {
+    guard: Guard,
+    caller: Caller,
+    transports: Arc<[Transport]>,
+}
+
+impl Calls {
+    fn new(config: &Config) -> Result<Self, Failure> {
+        let guard = Guard::new(&config.notify.networks()?);
+        let ca_file = &config.notify.ca_file;
+        let ca_file = (!ca_file.as_os_str().is_empty()).then_some(ca_file.as_path());
+        let timeout = Duration::from_millis(config.notify.timeout_ms);
+        let caller = Caller::new(guard.clone(), ca_file, timeout)
+            .map_err(|error| ConfigError::Conflict(format!("`notify.ca_file`: {error}")))?;
+        let transports: Result<Vec<_>, _> = config
+            .platform
+            .transports
+            .iter()
+            .map(serde_json::to_value)
+            .collect();
+        let transports = transports
+            .map_err(|error| error.to_string())
+            .and_then(|list| parse_transports(list).map_err(|error| error.to_string()))
+            .map_err(|error| ConfigError::Conflict(format!("`platform.transports`: {error}")))?;
+        Ok(Self {
+            guard,
+            caller,
+            transports: transports.into(),
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use warp::reply::Response as Answer;
 use super::Api;
 use super::answer::{self, Problem};
 use super::request::{Request, Segment};
-use super::services::json_array;
+use super::services::{Source, json_array};
 use crate::registry::Entry;
 use crate::wire::report::{Counts, Known, ServiceDetail, ServiceReport, Status};
 use crate::wire::story::{Forecast, Story};
@@ -28,13 +28,17 @@ pub(super) async fn services(request: Request, api: Api) -> Result<Answer, Probl
         let view = api.registry.view();
         (view.policy, view.blind_spots.clone())
     };
-    Ok(answer::ok_stream(json_array(api, None, move |_, entry| {
-        Some(answer::json(&ServiceReport::new(
-            known(entry),
-            policy.as_ref(),
-            &blind_spots,
-        )))
-    })))
+    Ok(answer::ok_stream(json_array(
+        api,
+        Source::All(None),
+        move |_, entry| {
+            Some(answer::json(&ServiceReport::new(
+                known(entry),
+                policy.as_ref(),
+                &blind_spots,
+            )))
+        },
+    )))
 }
 
 /// One service with all that is known of it.
@@ -71,10 +75,14 @@ pub(super) async fn forecast(request: Request, api: Api) -> Result<Answer, Probl
         let view = api.registry.view();
         (view.policy, view.blind_spots.clone())
     };
-    Ok(answer::ok_stream(json_array(api, None, move |_, entry| {
-        let forecast = Forecast::new(known(entry), policy.as_ref(), &blind_spots)?;
-        Some(answer::json(&forecast))
-    })))
+    Ok(answer::ok_stream(json_array(
+        api,
+        Source::All(None),
+        move |_, entry| {
+            let forecast = Forecast::new(known(entry), policy.as_ref(), &blind_spots)?;
+            Some(answer::json(&forecast))
+        },
+    )))
 }
 
 /// The server and its store.

@@ -6,6 +6,7 @@ use warp::Reply;
 use warp::http::header::{self, HeaderName, HeaderValue};
 use warp::http::{Response, StatusCode};
 use warp::reply::Response as Answer;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::registry::{self, BatchOutcome};
 use crate::wire::Malformed;
@@ -62,6 +63,14 @@ impl Problem {
         Self::new(
             StatusCode::NOT_FOUND,
             format!("there is no service {id:?} here"),
+        )
+    }
+
+    /// No such subscription; `id` as it came.
+    pub(super) fn no_subscription(id: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            format!("this application has no subscription {id:?}"),
         )
     }
 
@@ -175,14 +184,19 @@ impl From<registry::Error> for Problem {
         use registry::Error;
         let detail = error.to_string();
         let (status, retry_after_s) = match error {
-            Error::UnknownApp(_) | Error::UnknownService(_) | Error::NoLiveness(_) => {
-                (StatusCode::NOT_FOUND, None)
-            }
+            Error::UnknownApp(_)
+            | Error::NotRegistered(_)
+            | Error::UnknownService(_)
+            | Error::UnknownSubscription(_)
+            | Error::NoLiveness(_) => (StatusCode::NOT_FOUND, None),
             Error::PromiseTooLong { .. } | Error::SuspendedByProducer => {
                 (StatusCode::BAD_REQUEST, None)
             }
-            Error::Inactive(_) => (StatusCode::CONFLICT, None),
-            Error::TooManyServices { .. } => (StatusCode::TOO_MANY_REQUESTS, Some(RETRY_LATER_S)),
+            Error::Inactive(_) | Error::AlreadyRegistered(_) => (StatusCode::CONFLICT, None),
+            Error::Changed(_) => (StatusCode::PRECONDITION_FAILED, None),
+            Error::TooManyServices { .. } | Error::TooManySubscriptions { .. } => {
+                (StatusCode::TOO_MANY_REQUESTS, Some(RETRY_LATER_S))
+            }
             Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_SOON_S)),
             Error::Stopping | Error::Failed => {
                 (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_LATER_S))
@@ -222,9 +236,58 @@ where
     answer
 }
 
+/// 200 with a JSON body and its strong `ETag`.
+pub(super) fn ok_tagged<T: Serialize>(value: &T) -> Answer {
+    tagged(StatusCode::OK, value)
+}
+
+/// The strong entity tag of a representation: it changes whenever a byte of it does.
+pub(super) fn entity_tag<T: Serialize>(value: &T) -> String {
+    tag_of(&json(value))
+}
+
+fn tag_of(body: &[u8]) -> String {
+    format!("\"{:032x}\"", xxh3_128(body))
+}
+
+fn tagged<T: Serialize>(status: StatusCode, value: &T) -> Answer {
+    let body = json(value);
+    let tag = tag_of(&body);
+    let mut answer = with_body(status, "application/json", body);
+    // Hex digits in quotes.
+    if let Ok(tag) = HeaderValue::try_from(tag) {
+        answer.headers_mut().insert(header::ETAG, tag);
+    }
+    answer
+}
+
+/// 200 with server-sent events.
+pub(super) fn ok_events<S>(parts: S) -> Answer
+where
+    S: futures_util::Stream<Item = Result<Bytes, std::convert::Infallible>> + Send + Sync + 'static,
+{
+    let mut answer = warp::reply::stream(parts).into_response();
+    let headers = answer.headers_mut();
+    let events = HeaderValue::from_static("text/event-stream");
+    headers.insert(header::CONTENT_TYPE, events);
+    // Or a proxy may keep events to itself.
+    let fresh = HeaderValue::from_static("no-store");
+    headers.insert(header::CACHE_CONTROL, fresh);
+    answer
+}
+
+/// 201 with `Location` and the strong `ETag` of what was made.
+pub(super) fn created_tagged<T: Serialize>(location: &str, value: &T) -> Answer {
+    with_location(tagged(StatusCode::CREATED, value), location)
+}
+
 /// 201 with `Location`.
 pub(super) fn created<T: Serialize>(location: &str, value: &T) -> Answer {
-    let mut answer = with_body(StatusCode::CREATED, "application/json", json(value));
+    let answer = with_body(StatusCode::CREATED, "application/json", json(value));
+    with_location(answer, location)
+}
+
+fn with_location(mut answer: Answer, location: &str) -> Answer {
     // Links are percent-encoded, and the operator's prefix was checked with the configuration.
     if let Ok(location) = HeaderValue::from_str(location) {
         answer.headers_mut().insert(header::LOCATION, location);
@@ -244,7 +307,7 @@ pub(super) fn no_content() -> Answer {
 ///
 /// Source: GS MEC 011 V2.2.1, 8.2.10.3.3.
 pub(super) fn beaten(info: Option<&ServiceLivenessInfo>, applied: Option<&'static str>) -> Answer {
-    let mut answer = info.map_or_else(no_content, ok);
+    let mut answer = info.map_or_else(no_content, ok_tagged);
     if let Some(applied) = applied {
         let name = HeaderName::from_static("preference-applied");
         answer

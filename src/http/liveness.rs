@@ -1,6 +1,6 @@
 //! The liveness resource and the batch heartbeat.
 //!
-//! Source: GS MEC 011 V2.2.1, 8.2.10. Check order: 403, 404, 400, 409.
+//! Source: GS MEC 011 V2.2.1, 8.2.10. Check order: 403, 404, 400, 412, 409.
 
 use warp::http::Method;
 use warp::reply::Response as Answer;
@@ -11,7 +11,7 @@ use super::request::{Request, Segment};
 use super::services::find;
 use crate::config::PatchResponse;
 use crate::domain::{Monitored, ServiceKey};
-use crate::registry::{self, BatchOutcome};
+use crate::registry::{self, BatchOutcome, Precondition};
 use crate::wire::liveness::{self, BatchId, ServiceLivenessInfo};
 
 /// The service that a path names, if it has a liveness resource.
@@ -38,15 +38,25 @@ pub(super) async fn resource(
         Method::GET => {
             let (_, monitored) = find_monitored(&app, &service, &request, &api)?;
             request.no_query()?;
-            Ok(answer::ok(&ServiceLivenessInfo::from(&monitored)))
+            Ok(answer::ok_tagged(&ServiceLivenessInfo::from(&monitored)))
         }
         Method::PATCH => {
             let (key, _) = find_monitored(&app, &service, &request, &api)?;
             request.no_query()?;
             let preference = request.prefers_representation();
+            let if_match = request.if_match()?;
             let body = request.body(api.body_limits).await?;
             let update = liveness::parse_update(&body)?;
-            let beaten = api.registry.heartbeat(key, update.heartbeat).await?;
+            let condition = if_match.map_or(Precondition::NONE, |if_match| {
+                Precondition::when(move |entry| {
+                    let info = entry.liveness.monitored().map(ServiceLivenessInfo::from);
+                    info.is_some_and(|info| if_match.admits(&info))
+                })
+            });
+            let beaten = api
+                .registry
+                .heartbeat(key, update.heartbeat, condition)
+                .await?;
             let wanted = preference.unwrap_or_else(|| {
                 update.wrapped || api.settings().patch_response == PatchResponse::Representation
             });

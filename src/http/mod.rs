@@ -7,12 +7,15 @@
 mod admin;
 mod answer;
 mod connection;
+mod events;
 pub mod listener;
 mod liveness;
 mod ops;
 mod patient;
+mod registrations;
 mod request;
 mod services;
+mod subscriptions;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -27,7 +30,9 @@ use self::answer::Problem;
 pub use self::request::BodyLimits;
 use self::request::{Request, Segment, request};
 use crate::config::PatchResponse;
+use crate::domain::service::Transport;
 use crate::metrics::Metrics;
+use crate::notify::Guard;
 use crate::registry::Registry;
 use crate::wire::Links;
 use crate::wire::report::About;
@@ -47,6 +52,12 @@ pub struct Api {
     pub settings: watch::Receiver<Settings>,
     /// About this server and its store.
     pub about: Arc<About>,
+    /// What services may name by `transportId`.
+    pub transports: Arc<[Transport]>,
+    /// Which callbacks are refused at once.
+    pub guard: Guard,
+    /// Turns true when the server stops: then streams end.
+    pub stop: watch::Receiver<bool>,
 }
 
 /// What can be changed while running.
@@ -132,17 +143,49 @@ pub fn routes(api: &Api) -> BoxedFilter<(Answer,)> {
     // Of one application.
     let item = root().and(app()).and(path!("services" / Segment));
     let collection = root().and(app()).and(path!("services"));
+    let subscriptions = root().and(app()).and(path!("subscriptions"));
+    let subscription = root().and(app()).and(path!("subscriptions" / Segment));
     let owned = route!(item, api, services::item, app, service)
         .or(route!(collection, api, services::collection, app))
+        .unify()
+        .or(route!(subscriptions, api, subscriptions::collection, app))
+        .unify()
+        .or(route!(
+            subscription,
+            api,
+            subscriptions::item,
+            app,
+            subscription
+        ))
         .unify();
 
-    // Of all applications.
+    // Of all applications. No service has the id "events".
+    let events = root().and(path!("services" / "events"));
     let all = route!(root().and(path!("services")), api, services::all)
+        .or(route!(events, api, events::stream))
+        .unify()
         .or(route!(
             root().and(path!("services" / Segment)),
             api,
             services::by_id,
             service
+        ))
+        .unify()
+        .or(route!(
+            root().and(path!("transports")),
+            api,
+            services::transports
+        ))
+        .unify();
+
+    // Applications themselves.
+    let registrations = || path!("mec_app_support" / "v1" / "registrations" / ..);
+    let apps = route!(registrations().and(end()), api, registrations::collection)
+        .or(route!(
+            registrations().and(path!(Segment)),
+            api,
+            registrations::item,
+            app
         ))
         .unify();
 
@@ -161,6 +204,8 @@ pub fn routes(api: &Api) -> BoxedFilter<(Answer,)> {
         .or(owned)
         .unify()
         .or(all)
+        .unify()
+        .or(apps)
         .unify()
         .or(ops)
         .unify()

@@ -1,5 +1,6 @@
 //! For the operator and the orchestrator: health, readiness, metrics, version, the API's document.
 
+use prometheus_client::metrics::gauge::Gauge;
 use serde_json::json;
 use warp::reply::Response as Answer;
 
@@ -50,15 +51,20 @@ pub(super) async fn metrics(request: Request, api: Api) -> Result<Answer, Proble
         for state in ServiceState::ALL {
             api.metrics.set_services(state, view.count(state));
         }
-        api.metrics
-            .apps
-            .set(i64::try_from(view.apps_count()).unwrap_or(i64::MAX));
+        set(&api.metrics.apps, view.apps_count());
+        set(&api.metrics.subscriptions, view.subscriptions().count());
+        let failing = view
+            .subscriptions()
+            .filter(|known| known.cursor.failing.is_some());
+        set(&api.metrics.subscriptions_failing, failing.count());
     }
-    api.metrics
-        .queue_depth
-        .set(i64::try_from(api.registry.queue_depth()).unwrap_or(i64::MAX));
+    set(&api.metrics.queue_depth, api.registry.queue_depth());
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(answer::ok_text(content_type, api.metrics.text()))
+}
+
+fn set(gauge: &Gauge, count: usize) {
+    gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
 }
 
 /// `/version`

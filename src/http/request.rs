@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
+use serde::Serialize;
 use warp::Filter;
 use warp::http::{HeaderMap, Method, header};
 
-use super::answer::Problem;
-use crate::domain::{AppInstanceId, ServiceId};
+use super::answer::{self, Problem};
+use crate::domain::{AppInstanceId, ServiceId, SubscriptionId};
 use crate::wire::query::decode;
 
 type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
@@ -24,6 +25,25 @@ pub(super) struct Request {
     query: String,
     headers: HeaderMap,
     body: BodyStream,
+}
+
+/// `If-Match`.
+#[derive(Debug)]
+pub(super) enum IfMatch {
+    /// `*`: whatever it is, it must be there.
+    Any,
+    /// One of these strong tags, in their quotes.
+    Tags(Vec<String>),
+}
+
+impl IfMatch {
+    /// Whether a representation is what the client thinks.
+    pub(super) fn admits(&self, representation: &impl Serialize) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Tags(tags) => tags.contains(&answer::entity_tag(representation)),
+        }
+    }
 }
 
 /// Bounds of a request's body.
@@ -73,14 +93,26 @@ impl Request {
     }
 
     /// For resources that can be read and nothing else.
-    pub(super) fn only_get(&self) -> Result<(), Problem> {
-        if *self.verb() != Method::GET {
-            return Err(Problem::method("GET, HEAD"));
+    pub(super) fn must_get(&self) -> Result<(), Problem> {
+        if *self.verb() == Method::GET {
+            Ok(())
+        } else {
+            Err(Problem::method("GET, HEAD"))
         }
+    }
+
+    /// For those that take no parameters besides.
+    pub(super) fn only_get(&self) -> Result<(), Problem> {
+        self.must_get()?;
         self.no_query()
     }
 
-    /// Refuses query parameters: none is served yet, and silence would be taken for a filter.
+    /// The query as it came.
+    pub(super) fn query(&self) -> &str {
+        &self.query
+    }
+
+    /// Refuses query parameters where none is served: silence would be taken for a filter.
     pub(super) fn no_query(&self) -> Result<(), Problem> {
         if self.query.is_empty() {
             return Ok(());
@@ -89,6 +121,62 @@ impl Request {
         Err(Problem::malformed(format!(
             "query parameter {name:?} is not supported here; no query parameters are"
         )))
+    }
+
+    /// A header that may be there once, as text.
+    pub(super) fn header(&self, name: &str) -> Result<Option<&str>, Problem> {
+        let mut values = self.headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (None, _) => Ok(None),
+            (Some(value), None) => value.to_str().map(Some).map_err(|_| {
+                Problem::malformed(format!("the {name} header is not printable ASCII"))
+            }),
+            (Some(_), Some(_)) => Err(Problem::malformed(format!(
+                "the {name} header is there more than once"
+            ))),
+        }
+    }
+
+    /// What the client thinks the resource is. Source: RFC 9110, 13.1.1.
+    pub(super) fn if_match(&self) -> Result<Option<IfMatch>, Problem> {
+        if !self.headers.contains_key(header::IF_MATCH) {
+            return Ok(None);
+        }
+        let mut tags = Vec::new();
+        let mut any = false;
+        for value in self.headers.get_all(header::IF_MATCH) {
+            let malformed = || {
+                Problem::malformed(format!(
+                    "If-Match {value:?} is neither * nor a list of entity tags like \"0123\""
+                ))
+            };
+            let mut rest = value.to_str().map_err(|_| malformed())?.trim();
+            if rest == "*" {
+                any = true;
+                continue;
+            }
+            // Commas may stand within a tag.
+            loop {
+                let weak = rest.starts_with("W/");
+                let tag = rest.strip_prefix("W/").unwrap_or(rest);
+                let tag = tag.strip_prefix('"').ok_or_else(malformed)?;
+                let (tag, after) = tag.split_once('"').ok_or_else(malformed)?;
+                // A weak tag never matches strongly.
+                if !weak {
+                    tags.push(format!("\"{tag}\""));
+                }
+                match after.trim_start().strip_prefix(',') {
+                    Some(next) => rest = next.trim_start(),
+                    None if after.trim().is_empty() => break,
+                    None => return Err(malformed()),
+                }
+            }
+        }
+        Ok(Some(if any {
+            IfMatch::Any
+        } else {
+            IfMatch::Tags(tags)
+        }))
     }
 
     /// What the client prefers to get back (RFC 7240): `Some(true)` for the representation.
@@ -129,6 +217,11 @@ impl Request {
             ))),
             None => Ok(app),
         }
+    }
+
+    /// The application that `X-AppInstanceID` names, where no path does.
+    pub(super) fn claimed_application(&self) -> Result<Option<String>, Problem> {
+        Ok(self.header("x-appinstanceid")?.map(str::to_owned))
     }
 
     /// The whole body, bounded in size and time.
@@ -194,7 +287,7 @@ impl FromStr for Segment {
 }
 
 impl Segment {
-    /// Strict percent-decoding.
+    /// Strict percent-decoding: every `%` starts two hex digits, and the result is UTF-8.
     fn decode(&self, name: &str) -> Result<String, Problem> {
         decode(self.0.as_bytes()).ok_or_else(|| {
             Problem::malformed(format!(
@@ -208,6 +301,11 @@ impl Segment {
     /// standard leaves the form of the id to the platform.
     pub(super) fn service(&self) -> Result<Option<ServiceId>, Problem> {
         Ok(ServiceId::parse(&self.decode("serviceId")?))
+    }
+
+    /// A subscription id. What is no UUID cannot be one of ours.
+    pub(super) fn subscription(&self) -> Result<Option<SubscriptionId>, Problem> {
+        Ok(SubscriptionId::parse(&self.decode("subscriptionId")?))
     }
 
     /// The parameter for messages.

@@ -2,6 +2,7 @@
 //!
 //! Source: GS MEC 011 V2.2.1, 8.2.3 to 8.2.7.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 
 use bytes::Bytes;
@@ -11,10 +12,14 @@ use warp::reply::Response as Answer;
 
 use super::Api;
 use super::answer::{self, Problem};
-use super::request::{Request, Segment};
-use crate::domain::{AppInstanceId, ProducerState, ServiceKey, ServiceState};
-use crate::registry::{self, Entry};
+use super::request::{IfMatch, Request, Segment};
+use crate::domain::{
+    AppInstanceId, ProducerState, Query, Selection, ServiceId, ServiceKey, ServiceState,
+};
+use crate::registry::{self, Entry, Precondition, View};
 use crate::wire::service::{self, ServiceInfo};
+use crate::wire::transport::TransportInfo;
+use crate::wire::{Links, query};
 
 /// Services rendered at a time: a long list is sent in parts, so that neither the view nor the
 /// event loop is held for it.
@@ -22,8 +27,20 @@ const PAGE: usize = 64;
 
 impl Api {
     fn info<'a>(&self, entry: &'a Entry) -> ServiceInfo<'a> {
-        ServiceInfo::new(&entry.key, &entry.service, &entry.liveness, &self.links)
+        info(&self.links, entry)
     }
+
+    /// `If-Match`, for the writer to judge.
+    fn condition(&self, if_match: Option<IfMatch>) -> Precondition {
+        let links = self.links.clone();
+        if_match.map_or(Precondition::NONE, |if_match| {
+            Precondition::when(move |entry| if_match.admits(&info(&links, entry)))
+        })
+    }
+}
+
+fn info<'a>(links: &Links, entry: &'a Entry) -> ServiceInfo<'a> {
+    ServiceInfo::new(&entry.key, &entry.service, &entry.liveness, links)
 }
 
 /// `/applications/{appInstanceId}/services`
@@ -38,12 +55,8 @@ pub(super) async fn collection(
             if api.registry.view().app(&app).is_none() {
                 return Err(registry::Error::UnknownApp(app).into());
             }
-            request.no_query()?;
-            Ok(answer::ok_stream(json_array(
-                api,
-                Some(app),
-                |api, entry| Some(answer::json(&api.info(entry))),
-            )))
+            let query = query::parse_services(request.query())?;
+            Ok(list(api, Source::All(Some(app)), query, false))
         }
         Method::POST => {
             let app = request.application(&app)?;
@@ -52,14 +65,14 @@ pub(super) async fn collection(
             }
             request.no_query()?;
             let body = request.body(api.body_limits).await?;
-            let (service, state) = service::parse(&body, &[])?;
+            let (service, state) = service::parse(&body, &api.transports)?;
             let state = match state {
                 ServiceState::Active => ProducerState::Active,
                 ServiceState::Inactive => ProducerState::Inactive,
                 ServiceState::Suspended => return Err(registry::Error::SuspendedByProducer.into()),
             };
             let entry = api.registry.register(app, service, state).await?;
-            Ok(answer::created(
+            Ok(answer::created_tagged(
                 &api.links.service(&entry.key),
                 &api.info(&entry),
             ))
@@ -102,15 +115,17 @@ pub(super) async fn item(
         Method::GET => {
             let entry = find(&app, &service, &request, &api)?;
             request.no_query()?;
-            Ok(answer::ok(&api.info(&entry)))
+            Ok(answer::ok_tagged(&api.info(&entry)))
         }
         Method::PUT => {
             let key = find(&app, &service, &request, &api)?.key;
             request.no_query()?;
+            let if_match = request.if_match()?;
             let body = request.body(api.body_limits).await?;
-            let (service, state) = service::parse(&body, &[])?;
-            let entry = api.registry.replace(key, service, state).await?;
-            Ok(answer::ok(&api.info(&entry)))
+            let (service, state) = service::parse(&body, &api.transports)?;
+            let condition = api.condition(if_match);
+            let entry = api.registry.replace(key, service, state, condition).await?;
+            Ok(answer::ok_tagged(&api.info(&entry)))
         }
         Method::DELETE => {
             let key = find(&app, &service, &request, &api)?.key;
@@ -124,55 +139,93 @@ pub(super) async fn item(
 
 /// `/services`
 pub(super) async fn all(request: Request, api: Api) -> Result<Answer, Problem> {
-    request.only_get()?;
-    let hide_suspended = api.settings().hide_suspended;
-    Ok(answer::ok_stream(json_array(
-        api,
-        None,
-        move |api, entry| {
-            let hidden = hide_suspended && entry.liveness.state() == ServiceState::Suspended;
-            (!hidden).then(|| answer::json(&api.info(entry)))
-        },
-    )))
+    request.must_get()?;
+    let query = query::parse_services(request.query())?;
+    let source = match api.registry.view().candidates(&query.selection) {
+        None => Source::All(None),
+        Some(ids) => Source::Some(ids.into()),
+    };
+    // Who asks for a service by its id wants to know, whatever its state.
+    let hide_suspended =
+        api.settings().hide_suspended && !matches!(query.selection, Selection::Ids(_));
+    Ok(list(api, source, query, hide_suspended))
 }
 
-/// The services of one application, or all, as a JSON array, rendered page by page while it is sent.
+fn list(api: Api, source: Source, query: Query, hide_suspended: bool) -> Answer {
+    answer::ok_stream(json_array(api, source, move |api, entry| {
+        let hidden = hide_suspended && entry.liveness.state() == ServiceState::Suspended;
+        let asked_for = query.matches(entry.key.service, &entry.service);
+        (asked_for && !hidden).then(|| answer::json(&api.info(entry)))
+    }))
+}
+
+/// Which services a list is about.
+pub(super) enum Source {
+    /// Those of one application, or of all.
+    All(Option<AppInstanceId>),
+    /// These, as far as they are there.
+    Some(VecDeque<ServiceId>),
+}
+
+impl Source {
+    /// The next few; none at the end.
+    fn next(&mut self, view: &View, after: Option<&ServiceKey>) -> Vec<Entry> {
+        match self {
+            Self::All(of) => view.page(of.as_ref(), after, PAGE),
+            Self::Some(ids) => {
+                let page = ids.drain(..ids.len().min(PAGE));
+                page.filter_map(|id| view.service(&id).cloned()).collect()
+            }
+        }
+    }
+
+    /// Whether a page was the last.
+    fn is_exhausted(&self, page: &[Entry]) -> bool {
+        match self {
+            Self::All(_) => page.len() < PAGE,
+            Self::Some(ids) => ids.is_empty(),
+        }
+    }
+}
+
+/// Services as a JSON array, rendered page by page while it is sent.
 pub(super) fn json_array(
     api: Api,
-    of: Option<AppInstanceId>,
+    source: Source,
     render: impl Fn(&Api, &Entry) -> Option<Bytes> + Send + Sync + 'static,
 ) -> impl futures_util::Stream<Item = Result<Bytes, Infallible>> + Send + Sync {
-    enum At {
-        Start,
-        After(ServiceKey),
-        End,
+    struct At {
+        source: Source,
+        after: Option<ServiceKey>,
+        /// How the next part begins.
+        begin: &'static str,
+        separated: bool,
     }
-    stream::unfold((At::Start, false), move |(at, mut separated)| {
-        let page = match &at {
-            At::Start => Some(api.registry.view().page(of.as_ref(), None, PAGE)),
-            At::After(key) => Some(api.registry.view().page(of.as_ref(), Some(key), PAGE)),
-            At::End => None,
-        };
-        let part = page.map(|page| {
-            let mut part = if matches!(at, At::Start) {
-                b"[".to_vec()
-            } else {
-                Vec::new()
-            };
+    let start = At {
+        source,
+        after: None,
+        begin: "[",
+        separated: false,
+    };
+    stream::unfold(Some(start), move |at| {
+        let part = at.map(|mut at| {
+            let page = at.source.next(&api.registry.view(), at.after.as_ref());
+            let mut part = at.begin.as_bytes().to_vec();
             for info in page.iter().filter_map(|entry| render(&api, entry)) {
-                if std::mem::replace(&mut separated, true) {
+                if std::mem::replace(&mut at.separated, true) {
                     part.push(b',');
                 }
                 part.extend_from_slice(&info);
             }
-            let next = match page.last() {
-                Some(last) if page.len() == PAGE => At::After(last.key.clone()),
-                _ => {
-                    part.push(b']');
-                    At::End
-                }
+            let next = if at.source.is_exhausted(&page) {
+                part.push(b']');
+                None
+            } else {
+                at.begin = "";
+                at.after = page.last().map(|last| last.key.clone());
+                Some(at)
             };
-            (Ok(part.into()), (next, separated))
+            (Ok(part.into()), next)
         });
         std::future::ready(part)
     })
@@ -187,5 +240,12 @@ pub(super) async fn by_id(service: Segment, request: Request, api: Api) -> Resul
     let entry = id.and_then(|id| api.registry.view().service(&id).cloned());
     let entry = entry.ok_or_else(|| Problem::no_service(service.raw()))?;
     request.no_query()?;
-    Ok(answer::ok(&api.info(&entry)))
+    Ok(answer::ok_tagged(&api.info(&entry)))
+}
+
+/// `/transports`. Source: GS MEC 011 V2.2.1, 8.2.9.
+pub(super) async fn transports(request: Request, api: Api) -> Result<Answer, Problem> {
+    request.only_get()?;
+    let transports: Vec<_> = api.transports.iter().map(TransportInfo::new).collect();
+    Ok(answer::ok(&transports))
 }

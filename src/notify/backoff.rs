@@ -15,7 +15,7 @@ const RETRY_AFTER_MAX_MS: u64 = 60 * 60 * 1000;
 /// random number: callbacks that failed together do not come back together. A `Retry-After` is a
 /// lower bound, at most an hour, and spread by up to a tenth of itself, for the same reason.
 #[must_use]
-pub fn delay_ms(attempts: u32, retry_after_ms: Option<u64>, jitter: u64) -> u64 {
+pub(super) fn delay_ms(attempts: u32, retry_after_ms: Option<u64>, jitter: u64) -> u64 {
     // 500 << 10 is beyond the longest.
     let doublings = attempts.saturating_sub(1).min(10);
     let full_ms = (FIRST_MS << doublings).min(LONGEST_MS);
