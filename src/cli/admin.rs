@@ -10,21 +10,26 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::delivery;
 use super::human::{duration, relative, table};
 use super::serve::ADMIN_SOCKET;
 use super::story;
 use super::{AdminArgs, AdminCommand, Failure};
 use crate::clock::{Machine, SystemMachine, wall_now};
 use crate::config::Config;
-use crate::domain::{Moment, ServiceId};
+use crate::domain::{DeadLetter, Moment, ServiceId};
 use crate::http::{known, listener::short_path};
 use crate::registry::Boot;
 use crate::store::{OpenError, OpenMode, OpenOptions, SledStore, migrate};
+use crate::wire::delivery::{Backlog, DeadLetterReport, SubscriptionReport};
 use crate::wire::report::{Counts, ServiceDetail, ServiceReport, Status, rfc3339};
 use crate::wire::story::{Forecast, Story};
 
 /// A server that is well answers in milliseconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Events read from the log in one go.
+const PAGE: usize = 512;
 
 /// Where the answers come from.
 enum Source {
@@ -87,6 +92,22 @@ fn print(source: &Source, args: &AdminArgs) -> Result<(), Failure> {
                 print_json(&forecasts)
             } else {
                 print_text(&story::forecast(&forecasts, source.now_ms()?))
+            }
+        }
+        AdminCommand::Subscriptions => {
+            let subscriptions = source.subscriptions()?;
+            if args.json {
+                print_json(&subscriptions)
+            } else {
+                print_text(&delivery::subscriptions(&subscriptions, source.now_ms()?))
+            }
+        }
+        AdminCommand::DeadLetters => {
+            let letters = source.dead_letters()?;
+            if args.json {
+                print_json(&letters)
+            } else {
+                print_text(&delivery::dead_letters(&letters))
             }
         }
         AdminCommand::Status => {
@@ -205,6 +226,42 @@ impl Source {
                 let entries = view.page(None, None, usize::MAX);
                 let forecast = |entry| Forecast::new(known(entry), view.policy.as_ref(), &spots);
                 Ok(entries.iter().filter_map(forecast).collect())
+            }
+        }
+    }
+
+    fn subscriptions(&self) -> Result<Vec<SubscriptionReport>, Failure> {
+        match self {
+            Self::Server(server) => server.ask("/admin/subscriptions"),
+            Self::Store(opened) => {
+                let boot = &opened.boot;
+                let letters = boot.dead_letters().map_err(Failure::failed)?;
+                let known = boot.view().subscriptions();
+                let known = known.map(|known| (known.subscription.as_ref(), &known.cursor));
+                let mut backlog = Backlog::new(known, &letters);
+                let mut next = backlog.from();
+                while let Some(from) = next {
+                    let events = boot.events(from, PAGE).map_err(Failure::failed)?;
+                    events.iter().for_each(|event| backlog.see(event));
+                    next = events.last().map(|last| last.sequence + 1);
+                }
+                Ok(backlog.into_reports())
+            }
+        }
+    }
+
+    fn dead_letters(&self) -> Result<Vec<DeadLetterReport>, Failure> {
+        match self {
+            Self::Server(server) => server.ask("/admin/dead-letters"),
+            Self::Store(opened) => {
+                let boot = &opened.boot;
+                let report = |letter: DeadLetter| {
+                    let event = boot.events(letter.sequence, 1).map_err(Failure::failed)?;
+                    let event = event.first().filter(|e| e.sequence == letter.sequence);
+                    Ok(DeadLetterReport::new(&letter, event))
+                };
+                let letters = boot.dead_letters().map_err(Failure::failed)?;
+                letters.into_iter().map(report).collect()
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod bench;
+mod delivery;
 mod human;
 mod serve;
 mod story;
@@ -120,6 +121,10 @@ enum AdminCommand {
     /// If nothing beats from now on: who is suspended when, and who gets credit from which outage.
     /// With the server down: as if it were started now.
     Forecast,
+    /// List all subscriptions: whom they tell what, what is still to be delivered, what goes wrong.
+    Subscriptions,
+    /// List the events that could not be delivered in time (notify.give_up_after_s).
+    DeadLetters,
     /// Show the server and its store.
     Status,
 }

@@ -8,6 +8,7 @@ use super::answer::{self, Problem};
 use super::request::{Request, Segment};
 use super::services::{Source, json_array};
 use crate::registry::Entry;
+use crate::wire::delivery::{Backlog, DeadLetterReport};
 use crate::wire::report::{Counts, Known, ServiceDetail, ServiceReport, Status};
 use crate::wire::story::{Forecast, Story};
 
@@ -83,6 +84,42 @@ pub(super) async fn forecast(request: Request, api: Api) -> Result<Answer, Probl
             Some(answer::json(&forecast))
         },
     )))
+}
+
+/// Events read from the log in one go.
+const PAGE: usize = 512;
+
+/// All subscriptions, and how their delivery goes.
+pub(super) async fn subscriptions(request: Request, api: Api) -> Result<Answer, Problem> {
+    request.only_get()?;
+    let registry = &api.registry;
+    let dead_letters = registry.dead_letters().await?;
+    let mut backlog = {
+        let view = registry.view();
+        let known = view
+            .subscriptions()
+            .map(|known| (known.subscription.as_ref(), &known.cursor));
+        Backlog::new(known, &dead_letters)
+    };
+    let mut next = backlog.from();
+    while let Some(from) = next {
+        let events = registry.events(from, PAGE).await?;
+        events.iter().for_each(|event| backlog.see(event));
+        next = events.last().map(|last| last.sequence + 1);
+    }
+    Ok(answer::ok(&backlog.into_reports()))
+}
+
+/// What could not be delivered.
+pub(super) async fn dead_letters(request: Request, api: Api) -> Result<Answer, Problem> {
+    request.only_get()?;
+    let mut reports = Vec::new();
+    for letter in api.registry.dead_letters().await? {
+        let event = api.registry.events(letter.sequence, 1).await?;
+        let event = event.first().filter(|e| e.sequence == letter.sequence);
+        reports.push(DeadLetterReport::new(&letter, event.map(AsRef::as_ref)));
+    }
+    Ok(answer::ok(&reports))
 }
 
 /// The server and its store.

@@ -235,6 +235,18 @@ pub fn admin_routes(api: &Api) -> BoxedFilter<(Answer,)> {
         .unify()
         .or(route!(path!("admin" / "forecast"), api, admin::forecast))
         .unify()
+        .or(route!(
+            path!("admin" / "subscriptions"),
+            api,
+            admin::subscriptions
+        ))
+        .unify()
+        .or(route!(
+            path!("admin" / "dead-letters"),
+            api,
+            admin::dead_letters
+        ))
+        .unify()
         .or(route!(path!("admin" / "status"), api, admin::status))
         .unify()
         .or(nowhere())

@@ -15,8 +15,8 @@ use super::{Error, Inner, Registry, Running, Terms};
 use crate::clock::{Clock, Machine, Stopwatch};
 use crate::domain::timeline::{self, Resumed};
 use crate::domain::{
-    AppInfo, AppInstanceId, BlindCause, BlindSpot, Event, Liveness, Mark, Reading, Service,
-    ServiceId, ServiceKey, Steady, Wall,
+    AppInfo, AppInstanceId, BlindCause, BlindSpot, DeadLetter, Event, Liveness, Mark, Reading,
+    Service, ServiceId, ServiceKey, Steady, Wall,
 };
 use crate::metrics::Metrics;
 use crate::store::{self, AppRecord, Armed, Row, SkippedRow, Store};
@@ -143,6 +143,22 @@ impl Boot {
     /// When the store itself fails to read.
     pub fn history(&self, service: ServiceId) -> Result<Vec<Event>, store::Error> {
         self.store.history(service)
+    }
+
+    /// What happened from a sequence on, as far as it is kept; at most `max`.
+    ///
+    /// # Errors
+    /// When the store itself fails to read.
+    pub fn events(&self, from: u64, max: usize) -> Result<Vec<Event>, store::Error> {
+        self.store.events(from, max)
+    }
+
+    /// What could not be delivered.
+    ///
+    /// # Errors
+    /// When the store itself fails to read.
+    pub fn dead_letters(&self) -> Result<Vec<DeadLetter>, store::Error> {
+        self.store.dead_letters()
     }
 
     /// Gives the store back, unchanged.

@@ -2,6 +2,7 @@
 //! from it; knows no routes and no status codes.
 
 pub mod app_info;
+pub mod delivery;
 pub mod links;
 pub mod liveness;
 pub mod member;

@@ -127,9 +127,9 @@ fn a_newer_store_is_refused_before_the_engine_is_opened() {
         let (_keep, dir) = data_dir();
         filled(&dir, true);
         let store = dir.join("STORE");
-        let newer = fs::read_to_string(&store)
-            .unwrap()
-            .replace("schema = 1", "schema = 99");
+        let ours = fs::read_to_string(&store).unwrap();
+        let newer = ours.replace("schema = 2", "schema = 99");
+        assert_ne!(ours, newer);
         fs::write(&store, newer).unwrap();
         let before = contents(&dir);
         let output = mepulse()
