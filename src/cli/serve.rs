@@ -139,6 +139,7 @@ async fn serve(
         about: Arc::new(about),
         transports: calls.transports,
         guard: calls.guard,
+        idle_timeout: Duration::from_millis(config.server.idle_timeout_ms),
         stop: stopping.clone(),
     };
     let listeners = listen(tcp, admin, &api, &config);

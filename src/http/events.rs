@@ -24,8 +24,10 @@ use crate::wire::query;
 
 /// Events read in one go.
 const PAGE: usize = 64;
-/// A silent stream says so this often, so that nobody between us takes it for dead.
+/// A silent stream says so at least this often, so that nobody between us takes it for dead.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
+/// And several times before our own watchdog would.
+const SIGNS_OF_LIFE: u32 = 3;
 
 /// `/services/events`
 pub(super) async fn stream(request: Request, api: Api) -> Result<Answer, Problem> {
@@ -49,6 +51,7 @@ pub(super) async fn stream(request: Request, api: Api) -> Result<Answer, Problem
         head: api.registry.head(),
         stop: api.stop.clone(),
         begun: false,
+        sign_of_life: SIGN_OF_LIFE.min(api.idle_timeout / SIGNS_OF_LIFE),
         open: Open::new(api.metrics.clone()),
         api,
     };
@@ -70,6 +73,7 @@ struct Watching {
     head: watch::Receiver<u64>,
     stop: watch::Receiver<bool>,
     begun: bool,
+    sign_of_life: Duration,
     #[expect(dead_code, reason = "counts as long as it lives")]
     open: Open,
 }
@@ -107,7 +111,7 @@ impl Watching {
                 changed = self.head.changed() => changed.ok()?,
                 () = stopped => return None,
                 () = self.api.registry.failed() => return None,
-                () = tokio::time::sleep(SIGN_OF_LIFE) => {
+                () = tokio::time::sleep(self.sign_of_life) => {
                     return Some(Bytes::from_static(b":\n\n"));
                 }
             }

@@ -19,6 +19,7 @@ mod subscriptions;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use warp::Filter;
@@ -56,6 +57,8 @@ pub struct Api {
     pub transports: Arc<[Transport]>,
     /// Which callbacks are refused at once.
     pub guard: Guard,
+    /// After so long a connection counts as dead on which nothing happens.
+    pub idle_timeout: Duration,
     /// Turns true when the server stops: then streams end.
     pub stop: watch::Receiver<bool>,
 }

@@ -103,8 +103,9 @@ struct Known {
 }
 
 enum State {
-    /// It has been told of everything that concerns it.
-    Idle,
+    /// It has been told of everything that concerns it, before this event. A worker may have read on
+    /// while the log was not followed so far.
+    Idle { next: u64 },
     /// It has something to be told from `from` on.
     Busy {
         from: u64,
@@ -218,7 +219,9 @@ impl<P: Post> Notifier<P> {
             let id = new.subscription.id;
             let known = Known {
                 subscription: new.subscription,
-                state: State::Idle,
+                state: State::Idle {
+                    next: new.cursor.next,
+                },
             };
             self.known.insert(id, known);
             // After a start: what happened while nobody told anybody.
@@ -256,9 +259,11 @@ impl<P: Post> Notifier<P> {
         let State::Busy { newest, .. } = known.state else {
             return;
         };
-        known.state = State::Idle;
+        // Without a cursor the server stops, or the subscription is gone.
+        let Some(cursor) = cursor else { return };
+        known.state = State::Idle { next: cursor.next };
         // Something may have come while it was ending.
-        if let Some(cursor) = cursor.filter(|cursor| cursor.next <= newest) {
+        if cursor.next <= newest {
             self.start(id, cursor, newest);
         }
     }
@@ -273,7 +278,7 @@ impl<P: Post> Notifier<P> {
                 State::Busy { worker, newest, .. } if worker.id() == error.id() => {
                     Some((*id, *newest))
                 }
-                State::Busy { .. } | State::Idle => None,
+                State::Busy { .. } | State::Idle { .. } => None,
             });
         let Some((id, newest)) = broken else { return };
         log::error!("telling {id:?} failed: {error}; trying again in {RESTART_MS} ms");
@@ -307,24 +312,20 @@ impl<P: Post> Notifier<P> {
                 let mut idle = Vec::new();
                 let known = &mut self.known;
                 self.interest.each(&notice, |id| {
-                    let concerned = known.get_mut(&id).filter(|known| {
-                        known.subscription.from <= notice.sequence
-                            && known.subscription.filter.matches(&notice)
-                    });
+                    let concerned = known
+                        .get_mut(&id)
+                        .filter(|known| known.subscription.filter.matches(&notice));
                     match concerned.map(|known| &mut known.state) {
                         Some(State::Busy { newest, .. }) => *newest = notice.sequence,
-                        Some(State::Idle) => idle.push(id),
-                        None => {}
+                        Some(State::Idle { next }) if notice.sequence >= *next => idle.push(id),
+                        Some(State::Idle { .. }) | None => {}
                     }
                 });
+                // A renamed service may concern somebody twice.
+                idle.sort_unstable();
+                idle.dedup();
                 for id in idle {
-                    let is_idle = self
-                        .known
-                        .get(&id)
-                        .is_some_and(|known| matches!(known.state, State::Idle));
-                    if is_idle {
-                        self.start(id, Cursor::at(notice.sequence), notice.sequence);
-                    }
+                    self.start(id, Cursor::at(notice.sequence), notice.sequence);
                 }
             }
             if events.is_empty() {
@@ -345,12 +346,14 @@ impl<P: Post> Notifier<P> {
                 let on_disk = view.subscription(id).map_or(0, |known| known.cursor.next);
                 match known.state {
                     State::Busy { from, .. } => needed_from = needed_from.min(from.max(on_disk)),
-                    State::Idle if on_disk + STALE <= self.found_until => stale.push(Told {
-                        subscription: *id,
-                        cursor: Cursor::at(self.found_until),
-                        dead_letters: Vec::new(),
-                    }),
-                    State::Idle => {}
+                    State::Idle { next } if on_disk + STALE <= self.found_until => {
+                        stale.push(Told {
+                            subscription: *id,
+                            cursor: Cursor::at(next.max(self.found_until)),
+                            dead_letters: Vec::new(),
+                        });
+                    }
+                    State::Idle { .. } => {}
                 }
             }
         }
