@@ -333,7 +333,7 @@ impl Calls {
         let ca_file = (!ca_file.as_os_str().is_empty()).then_some(ca_file.as_path());
         let timeout = Duration::from_millis(config.notify.timeout_ms);
         let caller = Caller::new(guard.clone(), ca_file, timeout)
-            .map_err(|error| ConfigError::Conflict(format!("`notify.ca_file`: {error}")))?;
+            .map_err(|error| ConfigError::Conflict(error.to_string()))?;
         let transports: Result<Vec<_>, _> = config
             .platform
             .transports

@@ -197,6 +197,10 @@ impl CallbackUri {
         if url.host().is_none() {
             return Err(InvalidCallback::NoHost);
         }
+        // Stricter about some characters; what it does not take cannot be called.
+        if let Err(error) = url.as_str().parse::<http::Uri>() {
+            return Err(InvalidCallback::Syntax(error.to_string()));
+        }
         Ok(Self {
             text: text.to_owned(),
             url,
