@@ -19,6 +19,7 @@ mod poison;
 mod power_cut;
 mod races;
 mod restart;
+mod schemathesis;
 mod services;
 mod simulation;
 mod snapshots;
