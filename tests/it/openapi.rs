@@ -46,17 +46,43 @@ impl Served {
         })
     }
 
-    /// The path's URL for a service that was registered for nothing else.
+    /// The path's URL for a service, a subscription or a registration that was made for nothing
+    /// else.
     fn url(&self, path: &str) -> String {
         let info = self.server.register("app", &service("s", Some(30)));
-        let id = info["serInstanceId"].as_str().unwrap();
-        self.url_of(path, id)
+        if path.contains("{serviceId}") {
+            return self.url_of(path, info["serInstanceId"].as_str().unwrap());
+        }
+        if path.contains("{subscriptionId}") {
+            let all = path.replace("{subscriptionId}", "");
+            let location = self.made(all.trim_end_matches('/'));
+            return self.url_of(path, location.rsplit('/').next().unwrap());
+        }
+        if let Some((all, _)) = path.split_once("/{appInstanceId}")
+            && !all.ends_with("/applications")
+        {
+            let location = self.made(all);
+            return format!("{}{location}", self.server.url);
+        }
+        self.url_of(path, "")
     }
 
-    fn url_of(&self, path: &str, service_id: &str) -> String {
+    /// Where that is which a POST of the document's example makes.
+    fn made(&self, path: &str) -> String {
+        let mut all = self.operations();
+        let post = all.find(|operation| operation.method == "POST" && operation.path == path);
+        let body = self.body(&post.unwrap());
+        let answer = send("POST", &self.url_of(path, ""), &[], &body);
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.header("location").unwrap().to_owned()
+    }
+
+    /// With this id of a service or a subscription, of the application `app`.
+    fn url_of(&self, path: &str, id: &str) -> String {
         let path = path
             .replace("{appInstanceId}", "app")
-            .replace("{serviceId}", service_id);
+            .replace("{serviceId}", id)
+            .replace("{subscriptionId}", id);
         assert!(!path.contains('{'), "{path} has another parameter");
         format!("{}{path}", self.server.url)
     }
@@ -81,13 +107,11 @@ impl Served {
         let Some(body) = operation.says.get("requestBody") else {
             return Vec::new();
         };
-        let schema = &body["content"]["application/json"]["schema"];
-        let body = match schema["$ref"].as_str().unwrap().rsplit('/').next().unwrap() {
-            "ServiceInfoRequest" => service("s", Some(30)),
-            "ServiceLivenessUpdate" | "BatchHeartbeat" => json!({"state": "ACTIVE"}),
-            other => panic!("no body is known for {other}"),
+        let Value::Object(content) = &body["content"]["application/json"] else {
+            panic!("no JSON: {operation:?}");
         };
-        assert_eq!(self.misfit(schema, &body), None, "{operation:?}");
+        let (schema, body) = (&content["schema"], &content["example"]);
+        assert_eq!(self.misfit(schema, body), None, "{operation:?}");
         body.to_string().into_bytes()
     }
 
@@ -100,7 +124,13 @@ impl Served {
 
     fn assert_as_said(&self, operation: &Operation, says: &Value, answer: &Answer) {
         let context = format!("{operation:?}: {answer:?}");
-        for name in ["Location", "Allow", "Retry-After", "Preference-Applied"] {
+        for name in [
+            "Location",
+            "ETag",
+            "Allow",
+            "Retry-After",
+            "Preference-Applied",
+        ] {
             let header = says["headers"].get(name).map(|header| self.resolve(header));
             match (header, answer.header(name)) {
                 (None, Some(_)) => panic!("{name} is undocumented: {context}"),
@@ -124,8 +154,16 @@ impl Served {
     }
 
     /// What about a value contradicts a schema, as far as the document's own schemas go; members
-    /// that the schema does not list contradict it too, unless it allows them.
+    /// that the schema does not list contradict it too, unless it allows them or is a part of another.
     fn misfit(&self, schema: &Value, value: &Value) -> Option<String> {
+        self.misfit_of(schema, value, true)
+    }
+
+    fn part_misfit(&self, schema: &Value, value: &Value) -> Option<String> {
+        self.misfit_of(schema, value, schema.get("$ref").is_some())
+    }
+
+    fn misfit_of(&self, schema: &Value, value: &Value, alone: bool) -> Option<String> {
         let schema = self.resolve(schema);
         let no = |why: &str| Some(format!("{value} is not {why}"));
         if let Some(kinds) = schema.get("type") {
@@ -159,16 +197,42 @@ impl Served {
         {
             return no(&format!("{least} or more"));
         }
+        if let Some(most) = schema["maxLength"].as_u64()
+            && value.as_str().is_some_and(|text| text.len() as u64 > most)
+        {
+            return no(&format!("at most {most} bytes"));
+        }
+        let parts = schema["allOf"].as_array().into_iter().flatten();
+        if let Some(misfit) = parts.clone().find_map(|part| self.part_misfit(part, value)) {
+            return Some(misfit);
+        }
+        if let Some(condition) = schema.get("if") {
+            let fits = self.part_misfit(condition, value).is_none();
+            let part = schema.get(if fits { "then" } else { "else" });
+            if let Some(misfit) = part.and_then(|part| self.part_misfit(part, value)) {
+                return Some(misfit);
+            }
+        }
+        if let Some(excluded) = schema.get("not")
+            && self.part_misfit(excluded, value).is_none()
+        {
+            return no(&format!("other than {excluded}"));
+        }
         for (word, exactly_one) in [("oneOf", true), ("anyOf", false)] {
             if let Some(forms) = schema[word].as_array() {
                 let fitting = forms
                     .iter()
-                    .filter(|form| self.misfit(form, value).is_none())
+                    .filter(|form| self.part_misfit(form, value).is_none())
                     .count();
                 if fitting == 0 || (exactly_one && fitting > 1) {
                     return no(&format!("{word} {}", schema[word]));
                 }
             }
+        }
+        if let (Some(least), Some(items)) = (schema["minItems"].as_u64(), value.as_array())
+            && (items.len() as u64) < least
+        {
+            return no(&format!("{least} or more"));
         }
         if let (Some(schema), Some(items)) = (schema.get("items"), value.as_array()) {
             return items.iter().find_map(|item| self.misfit(schema, item));
@@ -185,7 +249,7 @@ impl Served {
             .iter()
             .find_map(|(name, value)| match properties.get(name) {
                 Some(schema) => self.misfit(schema, value),
-                None if schema["additionalProperties"] == true => None,
+                None if !alone || schema["additionalProperties"] == true => None,
                 None => Some(format!("{name} is undocumented")),
             })
     }
@@ -218,6 +282,22 @@ fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
     }
 }
 
+/// Everything that stands under a media type, below a value.
+fn bodies<'a>(value: &'a Value, found: &mut Vec<&'a Value>) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                match member.as_object() {
+                    Some(kinds) if name == "content" => found.extend(kinds.values()),
+                    _ => bodies(member, found),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| bodies(item, found)),
+        _ => {}
+    }
+}
+
 #[test]
 fn the_document_is_openapi_3_1_of_this_very_version() {
     let served = Served::start();
@@ -242,6 +322,37 @@ fn every_reference_resolves_and_every_component_is_referred_to() {
                 found.contains(&reference.as_str()),
                 "{reference} is not used"
             );
+        }
+    }
+}
+
+#[test]
+fn every_example_of_a_body_fits_its_schema() {
+    let served = Served::start();
+    let mut found = Vec::new();
+    bodies(&served.document, &mut found);
+    let examples = found
+        .iter()
+        .filter_map(|body| Some((body, body.get("example")?)));
+    for (body, example) in examples.clone().filter(|(_, example)| !example.is_string()) {
+        assert_eq!(served.misfit(&body["schema"], example), None, "{body}");
+    }
+    assert!(examples.count() > 10);
+}
+
+#[test]
+fn every_link_leads_to_an_operation_and_names_its_parameters() {
+    let served = Served::start();
+    for link in served.document["components"]["links"]
+        .as_object()
+        .unwrap()
+        .values()
+    {
+        let mut all = served.operations();
+        let target = all.find(|operation| operation.says["operationId"] == link["operationId"]);
+        let target = target.unwrap_or_else(|| panic!("{link} leads nowhere"));
+        for name in link["parameters"].as_object().unwrap().keys() {
+            assert!(target.path.contains(&format!("{{{name}}}")), "{link}");
         }
     }
 }
@@ -348,15 +459,24 @@ fn refusals_are_documented() {
             tries(owned.then_some(403), &url, &other, &body),
         ];
         seen.extend(refused);
-        if operation.path.contains("{serviceId}") {
+        let named = ["{serviceId}", "{subscriptionId}"];
+        if named.iter().any(|name| operation.path.contains(name)) {
             for id in [unknown, "no-uuid"] {
                 let url = served.url_of(operation.path, id);
                 seen.insert(tries(Some(404), &url, &[], &body));
             }
+        }
+        if operation.path.contains("{serviceId}") {
             let silent = served.server.register("app", &service("s", None));
             let url = served.url_of(operation.path, silent["serInstanceId"].as_str().unwrap());
             let expected = operation.path.ends_with("/liveness").then_some(404);
             seen.insert(tries(expected, &url, &[], &body));
+        }
+        if operation.says["responses"].get("412").is_some() {
+            let url = served.url(operation.path);
+            for (tag, expected) in [("\"none\"", 412), ("none", 400)] {
+                seen.insert(tries(Some(expected), &url, &[("If-Match", tag)], &body));
+            }
         }
         if takes_body {
             let url = served.url(operation.path);
@@ -376,7 +496,7 @@ fn refusals_are_documented() {
             seen.insert(tries(Some(expected), &url, &[], &body));
         }
     }
-    for status in [400, 403, 404, 409, 413, 414] {
+    for status in [400, 403, 404, 409, 412, 413, 414] {
         assert!(seen.contains(&status), "{status} was never seen");
     }
 }

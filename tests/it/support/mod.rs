@@ -297,7 +297,7 @@ pub(crate) fn try_send(
         } else {
             agent.run(request.body(body).unwrap())?
         };
-        let headers = answer
+        let headers: Vec<(String, String)> = answer
             .headers()
             .iter()
             .map(|(name, value)| {
@@ -307,11 +307,18 @@ pub(crate) fn try_send(
                 )
             })
             .collect();
-        let body = answer
-            .body_mut()
-            .with_config()
-            .limit(1 << 30)
-            .read_to_vec()?;
+        // A stream has no end that could be waited for.
+        let streams = headers
+            .iter()
+            .any(|(name, value)| name == "content-type" && value == "text/event-stream");
+        let body = match streams {
+            true => Vec::new(),
+            false => answer
+                .body_mut()
+                .with_config()
+                .limit(1 << 30)
+                .read_to_vec()?,
+        };
         Ok(Answer {
             status: answer.status().as_u16(),
             headers,
