@@ -6,6 +6,7 @@ mod admin;
 mod bad_input;
 mod blind;
 mod config;
+mod contract;
 mod damage;
 mod disk_faults;
 mod expiry;
