@@ -10,7 +10,7 @@ target=${CARGO_TARGET_DIR:-target}
 bin=$(realpath "${1:-$target/debug/mepulse}")
 mkdir -p "$target"
 venv=$(realpath "$target")/schemathesis-venv
-config=$PWD/scripts/schemathesis.toml
+scripts=$PWD/scripts
 work=$(mktemp -d)
 pid=
 cleanup() {
@@ -62,7 +62,8 @@ arguments=(
 )
 [ -z "${MEPULSE_SEED:-}" ] || arguments+=(--seed "$MEPULSE_SEED")
 status=0
-(cd "$work" && exec "$venv/bin/schemathesis" --config-file "$config" run "$url/openapi.json" "${arguments[@]}") ||
+(cd "$work" && PYTHONPATH=$scripts PYTHONDONTWRITEBYTECODE=1 SCHEMATHESIS_HOOKS=schemathesis_hooks \
+    exec "$venv/bin/schemathesis" --config-file "$scripts/schemathesis.toml" run "$url/openapi.json" "${arguments[@]}") ||
     status=$?
 if ! kill -0 "$pid" 2>/dev/null; then
     echo "the server ended meanwhile:"
