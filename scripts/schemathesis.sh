@@ -13,8 +13,12 @@ venv=$(realpath "$target")/schemathesis-venv
 scripts=$PWD/scripts
 work=$(mktemp -d)
 pid=
+tester=
 cleanup() {
-    if [ -n "$pid" ]; then kill "$pid" 2>/dev/null || true; wait "$pid" 2>/dev/null || true; fi
+    for child in $tester $pid; do
+        kill "$child" 2>/dev/null || true
+        wait "$child" 2>/dev/null || true
+    done
     rm -rf "$work"
 }
 trap cleanup EXIT
@@ -61,10 +65,11 @@ arguments=(
     --warnings off
 )
 [ -z "${MEPULSE_SEED:-}" ] || arguments+=(--seed "$MEPULSE_SEED")
-status=0
 (cd "$work" && PYTHONPATH=$scripts PYTHONDONTWRITEBYTECODE=1 SCHEMATHESIS_HOOKS=schemathesis_hooks \
-    exec "$venv/bin/schemathesis" --config-file "$scripts/schemathesis.toml" run "$url/openapi.json" "${arguments[@]}") ||
-    status=$?
+    exec "$venv/bin/schemathesis" --config-file "$scripts/schemathesis.toml" run "$url/openapi.json" "${arguments[@]}") &
+tester=$!
+status=0
+wait "$tester" || status=$?
 if ! kill -0 "$pid" 2>/dev/null; then
     echo "the server ended meanwhile:"
     status=1
