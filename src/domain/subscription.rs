@@ -188,6 +188,13 @@ impl CallbackUri {
             return Err(InvalidCallback::Blank);
         }
         let url = Url::parse(text).map_err(|error| InvalidCallback::Syntax(error.to_string()))?;
+        // Browsers also take `http:host` and `http:\\host`; the standards do not.
+        let authority = text.split_once("://").map(|(_, rest)| rest);
+        if authority.is_none_or(|rest| rest.starts_with('/')) || text.contains('\\') {
+            return Err(InvalidCallback::Syntax(
+                "scheme://host was expected".to_owned(),
+            ));
+        }
         if !matches!(url.scheme(), "http" | "https") {
             return Err(InvalidCallback::Scheme(url.scheme().to_owned()));
         }

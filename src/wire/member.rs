@@ -147,7 +147,7 @@ impl Members {
     pub fn optional_whole(&mut self, name: &str, expected: &str) -> Result<Option<u64>, Malformed> {
         match self.take(name) {
             None => Ok(None),
-            Some(value) => match value.as_u64() {
+            Some(value) => match whole(&value) {
                 Some(number) => Ok(Some(number)),
                 None => Err(wrong(&self.path_of(name), expected, &value)),
             },
@@ -307,6 +307,22 @@ impl Members {
     pub fn put(&mut self, name: &str, value: Value) {
         self.map.insert(name.to_owned(), value);
     }
+}
+
+/// A whole number, 0 or more. `5.0` is one: JSON knows only numbers.
+fn whole(value: &Value) -> Option<u64> {
+    /// Up to here every whole number has a floating-point number of its own.
+    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+    value.as_u64().or_else(|| {
+        let float = value.as_f64()?;
+        let fits = float.fract() == 0.0 && (0.0..=EXACT_MAX).contains(&float);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "whole, and between 0 and 2^53"
+        )]
+        fits.then_some(float as u64)
+    })
 }
 
 /// A refusal of one member.
