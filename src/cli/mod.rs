@@ -5,6 +5,7 @@ mod bench;
 mod delivery;
 mod human;
 mod serve;
+mod source;
 mod story;
 
 use std::net::SocketAddr;

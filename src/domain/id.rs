@@ -63,51 +63,67 @@ impl fmt::Debug for AppInstanceId {
     }
 }
 
-/// `serInstanceId`: names one registered service. A random UUID that we allocate.
-///
-/// Source: GS MEC 011 V2.2.1, 8.1.2.2 (a UUID is the recommended form).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServiceId(Uuid);
+/// An id that we allocate: a random UUID.
+macro_rules! allocated_id {
+    ($(#[$doc:meta])* $name:ident, $word:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Uuid);
 
-impl ServiceId {
-    /// A fresh random id.
-    #[must_use]
-    pub fn random() -> Self {
-        Self(Uuid::new_v4())
-    }
+        impl $name {
+            /// A fresh random id.
+            #[must_use]
+            pub fn random() -> Self {
+                Self(Uuid::new_v4())
+            }
 
-    /// Reads the hyphenated form or 32 hex digits, in either case; nothing else is one of ours.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        match text.len() {
-            32 | 36 => Uuid::try_parse(text).ok().map(Self),
-            _ => None,
+            /// Reads the hyphenated form or 32 hex digits, in either case; nothing else is one of
+            /// ours.
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> {
+                match text.len() {
+                    32 | 36 => Uuid::try_parse(text).ok().map(Self),
+                    _ => None,
+                }
+            }
+
+            /// From the 16 bytes of a key.
+            #[must_use]
+            pub fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(Uuid::from_bytes(bytes))
+            }
+
+            /// The 16 bytes that stand in keys.
+            #[must_use]
+            pub fn as_bytes(&self) -> &[u8; 16] {
+                self.0.as_bytes()
+            }
         }
-    }
 
-    /// From the 16 bytes of a key.
-    #[must_use]
-    pub fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(Uuid::from_bytes(bytes))
-    }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.hyphenated().fmt(f)
+            }
+        }
 
-    /// The 16 bytes that stand in keys.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8; 16] {
-        self.0.as_bytes()
-    }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($word, " {}"), self)
+            }
+        }
+    };
 }
 
-impl fmt::Display for ServiceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.hyphenated().fmt(f)
-    }
+allocated_id! {
+    /// `serInstanceId`: names one registered service.
+    ///
+    /// Source: GS MEC 011 V2.2.1, 8.1.2.2 (a UUID is the recommended form).
+    ServiceId, "service"
 }
 
-impl fmt::Debug for ServiceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "service {self}")
-    }
+allocated_id! {
+    /// `subscriptionId`: names one subscription.
+    SubscriptionId, "subscription"
 }
 
 /// A service within its application: how every tree is keyed.

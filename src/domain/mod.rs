@@ -16,11 +16,11 @@ pub mod timeline;
 
 pub use app::AppInfo;
 pub use event::{Attributes, Event, Evidence, Happening};
-pub use id::{AppInstanceId, ServiceId, ServiceKey};
+pub use id::{AppInstanceId, ServiceId, ServiceKey, SubscriptionId};
 pub use liveness::{Agreement, Heartbeat, Liveness, Monitored, Phase, ProducerState, ServiceState};
 pub use policy::Policy;
 pub use selection::{Query, Selection, Subject};
 pub use service::Service;
-pub use subscription::{Cursor, DeadLetter, Failing, Notice, Subscription, SubscriptionId};
+pub use subscription::{Cursor, DeadLetter, Failing, Notice, Subscription};
 pub use time::{BlindCause, BlindSpot, LivenessInterval, Moment, RetryPromise, Steady, Wall};
 pub use timeline::{BootId, Mark, Reading};

@@ -2,63 +2,16 @@
 //!
 //! Source: GS MEC 011 V2.2.1, 8.1.3.2 and 8.1.4.2.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use url::{Host, Url};
-use uuid::Uuid;
 
 use super::event::Event;
-use super::id::{AppInstanceId, ServiceId};
+use super::id::{AppInstanceId, ServiceId, SubscriptionId};
 use super::liveness::ServiceState;
 use super::selection::{Selection, Subject};
 use super::service::Category;
 use super::time::{Steady, Wall};
-
-/// `subscriptionId`: a random UUID that we allocate.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SubscriptionId(Uuid);
-
-impl SubscriptionId {
-    /// A fresh random id.
-    #[must_use]
-    pub fn random() -> Self {
-        Self(Uuid::new_v4())
-    }
-
-    /// Reads the hyphenated form or 32 hex digits; nothing else is one of ours.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        match text.len() {
-            32 | 36 => Uuid::try_parse(text).ok().map(Self),
-            _ => None,
-        }
-    }
-
-    /// From the 16 bytes of a key.
-    #[must_use]
-    pub fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(Uuid::from_bytes(bytes))
-    }
-
-    /// The 16 bytes that stand in keys.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8; 16] {
-        self.0.as_bytes()
-    }
-}
-
-impl fmt::Display for SubscriptionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.hyphenated().fmt(f)
-    }
-}
-
-impl fmt::Debug for SubscriptionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "subscription {self}")
-    }
-}
 
 /// `SerAvailabilityNotificationSubscription`. Never changes: the standard has no PUT for it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,286 @@
+//! Where the admin's answers come from: the running server, over the data directory's socket, or with
+//! the server down the store itself, opened without writing a mark. The same reports either way.
+
+use std::path::Path;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::Failure;
+use super::serve::ADMIN_SOCKET;
+use crate::clock::{Machine, SystemMachine};
+use crate::config::Config;
+use crate::domain::{DeadLetter, Moment, ServiceId};
+use crate::http::{known, listener::short_path};
+use crate::registry::Boot;
+use crate::store::{OpenError, OpenMode, OpenOptions, SledStore, migrate};
+use crate::wire::delivery::{Backlog, DeadLetterReport, SubscriptionReport};
+use crate::wire::report::{Counts, ServiceDetail, ServiceReport, Status, rfc3339};
+use crate::wire::story::{Forecast, Story};
+
+/// A server that is well answers in milliseconds.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Events read from the log in one go.
+const PAGE: usize = 512;
+
+/// Where the answers come from.
+pub(super) enum Source {
+    /// The running server, over its socket.
+    Server(Server),
+    /// The store itself; the server is down.
+    Store(Box<Opened>),
+}
+
+pub(super) struct Opened {
+    boot: Boot,
+    status: Status,
+}
+
+pub(super) struct Server {
+    runtime: tokio::runtime::Runtime,
+    data_dir: std::path::PathBuf,
+    /// What to say when the socket does not answer.
+    in_use: String,
+}
+
+fn no_service(id: ServiceId) -> Failure {
+    Failure::failed(format!("there is no service \"{id}\" here"))
+}
+
+impl Source {
+    pub(super) fn open(config: &Config) -> Result<Self, Failure> {
+        let data_dir = &config.store.data_dir;
+        let opened = SledStore::open(&OpenOptions {
+            data_dir,
+            mode: OpenMode::Inspect,
+            cache_mb: config.store.cache_mb,
+            durability: config.store.durability,
+            steps: migrate::STEPS,
+            boot_id: SystemMachine::new().read().boot_id,
+        });
+        match opened {
+            Ok(store) => Ok(Self::Store(Box::new(Opened::new(store)?))),
+            Err(OpenError::InUse { dir, pid }) => {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .map_err(Failure::failed)?;
+                let in_use = OpenError::InUse {
+                    dir: dir.clone(),
+                    pid,
+                }
+                .to_string();
+                Ok(Self::Server(Server {
+                    runtime,
+                    data_dir: dir,
+                    in_use,
+                }))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) fn services(&self) -> Result<Vec<ServiceReport>, Failure> {
+        match self {
+            Self::Server(server) => server.ask("/admin/services"),
+            Self::Store(opened) => {
+                let view = opened.boot.view();
+                let entries = view.page(None, None, usize::MAX);
+                let report = |entry| {
+                    ServiceReport::new(known(entry), view.policy.as_ref(), &view.blind_spots)
+                };
+                Ok(entries.iter().map(report).collect())
+            }
+        }
+    }
+
+    pub(super) fn service(&self, id: ServiceId) -> Result<ServiceDetail, Failure> {
+        match self {
+            Self::Server(server) => server.ask(&format!("/admin/services/{id}")),
+            Self::Store(opened) => {
+                let view = opened.boot.view();
+                let entry = view.service(&id).ok_or_else(|| no_service(id))?;
+                Ok(ServiceDetail::new(
+                    known(entry),
+                    view.policy.as_ref(),
+                    &view.blind_spots,
+                ))
+            }
+        }
+    }
+
+    pub(super) fn story(&self, id: ServiceId) -> Result<Story, Failure> {
+        match self {
+            Self::Server(server) => server.ask(&format!("/admin/services/{id}/why")),
+            Self::Store(opened) => {
+                let view = opened.boot.view();
+                let events = opened.boot.history(id).map_err(Failure::failed)?;
+                let reading = SystemMachine::new().read();
+                let now = Moment {
+                    steady: opened.boot.resume(&reading).steady,
+                    wall: reading.wall,
+                };
+                Story::new(
+                    now,
+                    view.service(&id).map(known),
+                    view.policy.as_ref(),
+                    &opened.boot.blind_spots_at(&reading),
+                    &events,
+                )
+                .ok_or_else(|| no_service(id))
+            }
+        }
+    }
+
+    pub(super) fn forecasts(&self) -> Result<Vec<Forecast>, Failure> {
+        match self {
+            Self::Server(server) => server.ask("/admin/forecast"),
+            Self::Store(opened) => {
+                let view = opened.boot.view();
+                let spots = opened.boot.blind_spots_at(&SystemMachine::new().read());
+                let entries = view.page(None, None, usize::MAX);
+                let forecast = |entry| Forecast::new(known(entry), view.policy.as_ref(), &spots);
+                Ok(entries.iter().filter_map(forecast).collect())
+            }
+        }
+    }
+
+    pub(super) fn subscriptions(&self) -> Result<Vec<SubscriptionReport>, Failure> {
+        match self {
+            Self::Server(server) => server.ask("/admin/subscriptions"),
+            Self::Store(opened) => {
+                let boot = &opened.boot;
+                let letters = boot.dead_letters().map_err(Failure::failed)?;
+                let known = boot.view().subscriptions();
+                let known = known.map(|known| (known.subscription.as_ref(), &known.cursor));
+                let mut backlog = Backlog::new(known, &letters);
+                let mut next = backlog.from();
+                while let Some(from) = next {
+                    let events = boot.events(from, PAGE).map_err(Failure::failed)?;
+                    events.iter().for_each(|event| backlog.see(event));
+                    next = events.last().map(|last| last.sequence + 1);
+                }
+                Ok(backlog.into_reports())
+            }
+        }
+    }
+
+    pub(super) fn dead_letters(&self) -> Result<Vec<DeadLetterReport>, Failure> {
+        match self {
+            Self::Server(server) => server.ask("/admin/dead-letters"),
+            Self::Store(opened) => {
+                let boot = &opened.boot;
+                let report = |letter: DeadLetter| {
+                    let event = boot.events(letter.sequence, 1).map_err(Failure::failed)?;
+                    let event = event.first().filter(|e| e.sequence == letter.sequence);
+                    Ok(DeadLetterReport::new(&letter, event))
+                };
+                let letters = boot.dead_letters().map_err(Failure::failed)?;
+                letters.into_iter().map(report).collect()
+            }
+        }
+    }
+
+    pub(super) fn status(&self) -> Result<Status, Failure> {
+        match self {
+            Self::Server(server) => server.ask("/admin/status"),
+            Self::Store(opened) => Ok(opened.status.clone()),
+        }
+    }
+
+    /// Steady time now, for relative times.
+    pub(super) fn now_ms(&self) -> Result<u64, Failure> {
+        Ok(self.status()?.steady_ms)
+    }
+
+    pub(super) fn close(self) -> Result<(), Failure> {
+        match self {
+            Self::Server(_) => Ok(()),
+            Self::Store(opened) => opened.boot.into_store().close().map_err(Failure::failed),
+        }
+    }
+}
+
+impl Opened {
+    fn new(store: SledStore) -> Result<Self, Failure> {
+        let (data_dir, store_id, schema) = (
+            store.data_dir().display().to_string(),
+            store.store_id().to_string(),
+            store.schema(),
+        );
+        let boot = Boot::load(Box::new(store)).map_err(Failure::failed)?;
+        let view = boot.view();
+        let status = Status {
+            server: "stopped".to_owned(),
+            process: None,
+            data_dir,
+            store_id,
+            schema,
+            counts: Counts::new(view.apps_count(), |state| view.count(state)),
+            blind_spots: view.blind_spots.len(),
+            undecodable_rows: boot.skipped().len() as u64,
+            steady_ms: boot.resume(&SystemMachine::new().read()).steady.as_ms(),
+            last_watched: boot.mark().map(|mark| rfc3339(mark.reading.wall)),
+            clean_stop: boot.mark().map(|mark| mark.clean_stop),
+        };
+        Ok(Self { boot, status })
+    }
+}
+
+impl Server {
+    /// GETs a report over the socket.
+    fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.runtime.block_on(async {
+            let answer = tokio::time::timeout(ANSWER_TIMEOUT, get(&self.data_dir, path)).await;
+            let answer = answer.unwrap_or_else(|_| Err("no answer in time".into()));
+            let (status, body) = answer.map_err(|error| Failure {
+                code: 3,
+                message: format!(
+                    "{}. It does not answer on {ADMIN_SOCKET} ({error}); it may be starting, \
+                     stopping or frozen: try again in a moment",
+                    self.in_use
+                ),
+            })?;
+            if status.is_success() {
+                return serde_json::from_slice(&body).map_err(|error| {
+                    Failure::failed(format!("the server's answer makes no sense: {error}"))
+                });
+            }
+            let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+            let detail = problem.get("detail").and_then(|detail| detail.as_str());
+            Err(Failure::failed(
+                detail.unwrap_or("the server refused without a reason"),
+            ))
+        })
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn get(data_dir: &Path, path: &str) -> Result<(hyper::StatusCode, bytes::Bytes), BoxError> {
+    let dir = std::fs::File::open(data_dir)?;
+    let stream = UnixStream::connect(short_path(&dir, ADMIN_SOCKET)).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let request = hyper::Request::get(path)
+        .header(hyper::header::HOST, "mepulse")
+        .body(Empty::<bytes::Bytes>::new())?;
+    let exchange = async {
+        let answer = sender.send_request(request).await?;
+        let status = answer.status();
+        Ok::<_, BoxError>((status, answer.into_body().collect().await?.to_bytes()))
+    };
+    tokio::pin!(exchange);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        answer = &mut exchange => answer,
+        ended = &mut connection => {
+            ended?;
+            exchange.await
+        }
+    }
+}
