@@ -42,7 +42,7 @@ impl Log {
         tail.extend(events.into_iter().map(Arc::new));
         let surplus = tail.len().saturating_sub(TAIL_MAX);
         tail.drain(..surplus);
-        drop(tail);
+        // Before the lock goes: nobody may find an event that the head does not cover yet.
         self.head.send_replace(head);
     }
 
@@ -69,5 +69,51 @@ impl Log {
 
     pub(super) fn needed_from(&self) -> u64 {
         self.needed_from.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{
+        AppInstanceId, Happening, Moment, ServiceId, ServiceKey, ServiceState, Steady, Wall,
+    };
+
+    #[test]
+    fn nobody_finds_an_event_before_the_head_covers_it() {
+        const EVENTS: u64 = 100_000;
+        let log = Log::new(0, 0);
+        let event = |sequence| Event {
+            sequence,
+            at: Moment {
+                steady: Steady::from_ms(0),
+                wall: Wall::from_ns(0),
+            },
+            key: ServiceKey {
+                app: AppInstanceId::parse("app").unwrap(),
+                service: ServiceId::from_bytes([0; 16]),
+            },
+            subject: None,
+            what: Happening::Removed {
+                state: ServiceState::Active,
+            },
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..EVENTS).for_each(|sequence| log.append(vec![event(sequence)])));
+            let head = log.head();
+            let mut seen = 0;
+            while seen + 1 < EVENTS {
+                // One step back: behind the head, so that memory is asked.
+                let found = log.recent(seen, 64).into_iter().flatten().last();
+                let head = *head.borrow();
+                match found {
+                    Some(last) => {
+                        assert!(last.sequence < head, "{} at head {head}", last.sequence);
+                        seen = last.sequence;
+                    }
+                    None => seen = head.saturating_sub(1),
+                }
+            }
+        });
     }
 }
