@@ -158,28 +158,27 @@ impl Pending<'_> {
         condition: Condition,
     ) -> Result<Beaten, Error> {
         let old = self.entry_of(key)?;
-        // What has no liveness resource cannot be in another state than expected.
-        if old.liveness.monitored().is_some() && !condition.holds(old) {
-            return Err(Error::Changed(key.service));
-        }
         let offer = old.service.liveness_offer;
-        let beaten = old
-            .liveness
-            .beat(
-                heartbeat,
-                offer,
-                &self.rules.policy,
-                self.now,
-                self.undisturbed(old),
-            )
-            .map_err(|refusal| match refusal {
-                BeatRefusal::NotMonitored => Error::NoLiveness(key.service),
-                BeatRefusal::Inactive => Error::Inactive(key.service),
-                BeatRefusal::PromiseTooLong { interval } => Error::PromiseTooLong {
+        let beaten = old.liveness.beat(
+            heartbeat,
+            offer,
+            &self.rules.policy,
+            self.now,
+            self.undisturbed(old),
+        );
+        // The request itself is judged before the condition, the state after it.
+        let beaten = match beaten {
+            Err(BeatRefusal::NotMonitored) => return Err(Error::NoLiveness(key.service)),
+            Err(BeatRefusal::PromiseTooLong { interval }) => {
+                return Err(Error::PromiseTooLong {
                     service: key.service,
                     interval,
-                },
-            })?;
+                });
+            }
+            _ if !condition.holds(old) => return Err(Error::Changed(key.service)),
+            Err(BeatRefusal::Inactive) => return Err(Error::Inactive(key.service)),
+            Ok(beaten) => beaten,
+        };
         let since = old.liveness.suspended_since();
         let entry = Entry {
             liveness: Liveness::Monitored(beaten.liveness),
