@@ -203,7 +203,12 @@ impl<'a> Pending<'a> {
     }
 
     /// Folds everything into one batch for the store.
-    pub(super) fn fold(self) -> Outcome {
+    pub(super) fn fold(mut self) -> Outcome {
+        // Of subscriptions that go later in the same batch nothing may stay behind.
+        let goes = |id: &SubscriptionId| matches!(self.subscriptions.get(id), Some(None));
+        self.cursors.retain(|id, _| !goes(id));
+        self.dead_letters
+            .retain(|letter| !goes(&letter.subscription));
         let mut batch = Batch {
             disarm: self.orphans,
             events: self.events,
