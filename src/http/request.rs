@@ -155,8 +155,14 @@ impl Request {
                 any = true;
                 continue;
             }
-            // Commas may stand within a tag.
+            // Commas may stand within a tag, and elements of a list may be empty (RFC 9110, 5.6.1).
+            let mut found = false;
             loop {
+                rest = rest.trim_start_matches([',', ' ', '\t']);
+                if rest.is_empty() && found {
+                    break;
+                }
+                found = true;
                 let weak = rest.starts_with("W/");
                 let tag = rest.strip_prefix("W/").unwrap_or(rest);
                 let tag = tag.strip_prefix('"').ok_or_else(malformed)?;
@@ -165,10 +171,9 @@ impl Request {
                 if !weak {
                     tags.push(format!("\"{tag}\""));
                 }
-                match after.trim_start().strip_prefix(',') {
-                    Some(next) => rest = next.trim_start(),
-                    None if after.trim().is_empty() => break,
-                    None => return Err(malformed()),
+                rest = after.trim_start();
+                if !rest.is_empty() && !rest.starts_with(',') {
+                    return Err(malformed());
                 }
             }
         }
