@@ -139,7 +139,7 @@ async fn serve(
         about: Arc::new(about),
         transports: calls.transports,
         guard: calls.guard,
-        idle_timeout: Duration::from_millis(config.server.idle_timeout_ms),
+        sign_of_life: Duration::from_millis((config.server.idle_timeout_ms / 3).max(1)),
         stop: stopping.clone(),
     };
     let listeners = listen(tcp, admin, &api, &config);

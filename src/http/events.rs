@@ -26,8 +26,6 @@ use crate::wire::query;
 const PAGE: usize = 64;
 /// A silent stream says so at least this often, so that nobody between us takes it for dead.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
-/// And several times before our own watchdog would.
-const SIGNS_OF_LIFE: u32 = 3;
 
 /// `/services/events`
 pub(super) async fn stream(request: Request, api: Api) -> Result<Answer, Problem> {
@@ -51,7 +49,6 @@ pub(super) async fn stream(request: Request, api: Api) -> Result<Answer, Problem
         head: api.registry.head(),
         stop: api.stop.clone(),
         begun: false,
-        sign_of_life: SIGN_OF_LIFE.min(api.idle_timeout / SIGNS_OF_LIFE),
         open: Open::new(api.metrics.clone()),
         api,
     };
@@ -73,7 +70,6 @@ struct Watching {
     head: watch::Receiver<u64>,
     stop: watch::Receiver<bool>,
     begun: bool,
-    sign_of_life: Duration,
     #[expect(dead_code, reason = "counts as long as it lives")]
     open: Open,
 }
@@ -82,9 +78,9 @@ impl Watching {
     /// What is to be sent next; `None` at the end: the server stops, or its store failed.
     async fn part(&mut self) -> Option<Bytes> {
         if !std::mem::replace(&mut self.begun, true) {
-            // Something at once: the client knows that it is connected. It should come back soon
-            // when it is not any more.
-            return Some(Bytes::from_static(b"retry: 1000\n\n"));
+            // Something at once: the client knows that it is connected, and where it stands. It
+            // should come back soon when it is not any more.
+            return Some(format!("retry: 1000\n{}\n", self.place()).into());
         }
         loop {
             if *self.stop.borrow() {
@@ -95,7 +91,7 @@ impl Watching {
                 // Ids of another store, or of one that was put back.
                 let text = gap(head, self.next - 1);
                 self.next = head;
-                return Some(text.into());
+                return Some(format!("{}{text}", self.place()).into());
             }
             if self.next < head {
                 let page = self.api.registry.events(self.next, PAGE).await.ok()?;
@@ -111,11 +107,18 @@ impl Watching {
                 changed = self.head.changed() => changed.ok()?,
                 () = stopped => return None,
                 () = self.api.registry.failed() => return None,
-                () = tokio::time::sleep(self.sign_of_life) => {
-                    return Some(Bytes::from_static(b":\n\n"));
+                () = tokio::time::sleep(self.api.sign_of_life.min(SIGN_OF_LIFE)) => {
+                    return Some(format!(":\n{}\n", self.place()).into());
                 }
             }
         }
+    }
+
+    /// Tells the client how far it has come, also where nothing was for it: without an event of its
+    /// own it could not say so when it comes back. Nothing at the very beginning of a log.
+    fn place(&self) -> String {
+        let seen = self.next.checked_sub(1);
+        seen.map_or_else(String::new, |seen| format!("id: {seen}\n"))
     }
 
     /// Takes a page of the log over; nothing to tell if it is empty.
@@ -153,7 +156,8 @@ impl Watching {
     /// be read from the list of services.
     fn miss(&self, sequence: u64, text: &mut String) {
         if self.next < sequence {
-            text.push_str(&gap(self.next, sequence - 1));
+            let last = sequence - 1;
+            let _ = write!(text, "id: {last}\n{}", gap(self.next, last));
         }
     }
 }

@@ -57,8 +57,9 @@ pub struct Api {
     pub transports: Arc<[Transport]>,
     /// Which callbacks are refused at once.
     pub guard: Guard,
-    /// After so long a connection counts as dead on which nothing happens.
-    pub idle_timeout: Duration,
+    /// A stream that has nothing to tell says so this often at least, or it would be taken for one
+    /// that is not read.
+    pub sign_of_life: Duration,
     /// Turns true when the server stops: then streams end.
     pub stop: watch::Receiver<bool>,
 }
