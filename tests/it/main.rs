@@ -3,22 +3,28 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod admin;
+mod app_races;
 mod bad_input;
 mod blind;
+mod callbacks;
 mod config;
 mod contract;
 mod damage;
 mod disk_faults;
+mod etags;
 mod expiry;
 mod h2;
 mod lapse;
 mod liveness;
+mod long_lists;
 mod migrations;
 mod openapi;
 mod overload;
 mod poison;
 mod power_cut;
+mod queries;
 mod races;
+mod registrations;
 mod restart;
 mod schemathesis;
 mod services;
@@ -26,6 +32,9 @@ mod simulation;
 mod snapshots;
 mod stop;
 mod store_guard;
+mod subscriptions;
 mod support;
 mod tidy;
+mod transports;
 mod truth;
+mod watch;

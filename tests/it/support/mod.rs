@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod clients;
 pub(crate) mod disk;
+pub(crate) mod events;
 pub(crate) mod load;
 pub(crate) mod mount;
 pub(crate) mod random;
@@ -439,4 +440,18 @@ pub(crate) const LINGERING: [&str; 8] = [
     "truth.stall_ms=120000",
     "--set",
     "liveness.grace_min_ms=300000",
+];
+
+/// The shortest intervals: silence shows within two seconds or so.
+pub(crate) const BRIEF: [&str; 10] = [
+    "--set",
+    "liveness.min_interval_s=1",
+    "--set",
+    "liveness.grace_min_ms=200",
+    "--set",
+    "liveness.grace_percent=0",
+    "--set",
+    "truth.tick_ms=20",
+    "--set",
+    "truth.stall_ms=100",
 ];
