@@ -203,3 +203,21 @@ async fn a_stop_finishes_what_is_under_way_over_http2() {
     drop(idle);
     assert_eq!(stored(&dir)[0]["beats"], json!(1));
 }
+
+#[tokio::test]
+async fn a_quiet_stream_of_events_is_not_taken_for_one_that_is_not_read() {
+    let (_keep, dir) = data_dir();
+    let server = Server::start(&dir, &["--set", "server.idle_timeout_ms=1000"]);
+    let mut client = Client::connect(&server).await;
+    let uri = format!("{}/services/events", server.root());
+    let request = Request::builder().uri(uri).body(Full::default()).unwrap();
+    client.0.ready().await.unwrap();
+    let answer = client.0.send_request(request).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let mut body = answer.into_body();
+    // So many signs of life are several timeouts.
+    for _ in 0..8 {
+        let part = body.frame().await.expect("it goes on").unwrap();
+        assert!(part.is_data(), "{part:?}");
+    }
+}
