@@ -148,7 +148,7 @@ pub struct Apps {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Platform {
-    /// `TransportInfo`s that services may name by `transportId`. Source: GS MEC 011 V2.2.1, 8.2.9.
+    /// `TransportInfo`s that services may name by `transportId`. Source: GS MEC 011 V2.2.1, 8.2.5.
     pub transports: Vec<Table>,
 }
 

@@ -35,8 +35,7 @@ pub struct Metrics {
     pub syncs: Counter,
     /// How long a commit took.
     pub commit_seconds: Histogram,
-    /// From the deadline to the committed verdict.
-    pub expiry_lag_seconds: Histogram,
+    expiry_lag_seconds: Histogram,
     /// Rows skipped at start because they cannot be decoded.
     pub undecodable_rows: Gauge,
     /// Open connections.
@@ -247,6 +246,11 @@ impl Metrics {
             "Open streams of events",
             self.event_streams.clone(),
         );
+    }
+
+    /// A verdict was committed so many milliseconds after its deadline.
+    pub fn expired(&self, lag_ms: u64) {
+        self.expiry_lag_seconds.observe(seconds(lag_ms));
     }
 
     /// A subscriber took events that were so old, in milliseconds.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use super::{Failure, ServeArgs};
@@ -35,7 +35,7 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connections to the admin's socket at once.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// Descriptors that are not connections of clients: the store, sockets, standard streams; the
-/// admin's connections; farewells of both listeners.
+/// admin's connections; farewells of both listeners. Those of callbacks come on top.
 const DESCRIPTORS_RESERVED: u64 = 64 + 64 + 2 * 64;
 
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
@@ -139,6 +139,7 @@ async fn serve(
         about: Arc::new(about),
         transports: calls.transports,
         guard: calls.guard,
+        streams: Arc::new(Semaphore::new((config.server.connections_max / 4).max(1))),
         sign_of_life: Duration::from_millis((config.server.idle_timeout_ms / 3).max(1)),
         stop: stopping.clone(),
     };
@@ -151,7 +152,7 @@ async fn serve(
         notify_terms(&config),
         stopping,
     );
-    let notifier = tokio::spawn(notifier.run());
+    let mut notifier = tokio::spawn(notifier.run());
     let pulse = tokio::spawn(registry.clone().pulse());
     announce(&format!("mepulse listening on http://{address}"));
 
@@ -164,6 +165,8 @@ async fn serve(
     let failed = tokio::select! {
         () = signals.until_stop(reloader) => false,
         () = registry.failed() => true,
+        // It ends only with the store; or it panicked, and nobody would be told of anything.
+        _ = &mut notifier => true,
     };
     registry.stop_watching();
     stop_sender.send_replace(true);
@@ -172,10 +175,10 @@ async fn serve(
         let _ = tokio::time::timeout(FAREWELL_TIMEOUT, listeners).await;
         let _ = std::fs::remove_file(data_dir.join(ADMIN_SOCKET));
         return Err(Failure::failed(
-            "the store failed; see the log. Restart to go on",
+            "the store or the notifier failed; see the log. Restart to go on",
         ));
     }
-    let _ = tokio::join!(listeners, notifier);
+    let _ = tokio::join!(listeners, tokio::time::timeout(DRAIN_TIMEOUT, notifier));
     pulse.abort();
     // Before the lock goes: after it, the name may be a successor's.
     let _ = std::fs::remove_file(data_dir.join(ADMIN_SOCKET));
@@ -190,7 +193,7 @@ fn listen(tcp: TcpListener, admin: UnixListener, api: &Api, config: &Config) -> 
         header_timeout: Duration::from_millis(config.server.header_timeout_ms),
         body_timeout: Duration::from_millis(config.server.body_timeout_ms),
         idle_timeout: Duration::from_millis(config.server.idle_timeout_ms),
-        connections_max: descriptors_for(config.server.connections_max),
+        connections_max: descriptors_for(config),
         drain_timeout: DRAIN_TIMEOUT,
     };
     let public = listener::serve(
@@ -262,7 +265,9 @@ async fn stop(running: Running) -> Result<(), Failure> {
 }
 
 /// Raises the limit on open files as far as it goes, and lowers the connections to what fits.
-fn descriptors_for(connections_max: usize) -> usize {
+fn descriptors_for(config: &Config) -> usize {
+    let connections_max = config.server.connections_max;
+    let callbacks = notify::descriptors(config.notify.in_flight_max) as u64;
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -276,8 +281,8 @@ fn descriptors_for(connections_max: usize) -> usize {
     let Some(open_files) = open_files else {
         return connections_max;
     };
-    let room =
-        usize::try_from(open_files.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX);
+    let room = usize::try_from(open_files.saturating_sub(DESCRIPTORS_RESERVED + callbacks))
+        .unwrap_or(usize::MAX);
     if room < connections_max {
         log::warn!(
             "server.connections_max is {connections_max}, but the limit on open files leaves room \
@@ -384,6 +389,11 @@ impl Reloader {
                  all of it over",
                 need_restart.join(", ")
             );
+            return;
+        }
+        // Also what takes effect only then must not keep the next start from succeeding.
+        if let Err(Failure { message, .. }) = Calls::new(&new) {
+            log::error!("SIGHUP: {message}. Everything stays as it was");
             return;
         }
         for key in need_restart {

@@ -13,11 +13,11 @@ use super::Failure;
 use super::serve::ADMIN_SOCKET;
 use crate::clock::{Machine, SystemMachine};
 use crate::config::Config;
-use crate::domain::{DeadLetter, Moment, ServiceId};
+use crate::domain::{Moment, ServiceId};
 use crate::http::{known, listener::short_path};
 use crate::registry::Boot;
 use crate::store::{OpenError, OpenMode, OpenOptions, SledStore, migrate};
-use crate::wire::delivery::{Backlog, DeadLetterReport, SubscriptionReport};
+use crate::wire::delivery::{Backlog, DeadLetterReport, FromLog, Letters, SubscriptionReport};
 use crate::wire::report::{Counts, ServiceDetail, ServiceReport, Status, rfc3339};
 use crate::wire::story::{Forecast, Story};
 
@@ -158,12 +158,7 @@ impl Source {
                 let known = boot.view().subscriptions();
                 let known = known.map(|known| (known.subscription.as_ref(), &known.cursor));
                 let mut backlog = Backlog::new(known, &letters);
-                let mut next = backlog.from();
-                while let Some(from) = next {
-                    let events = boot.events(from, PAGE).map_err(Failure::failed)?;
-                    events.iter().for_each(|event| backlog.see(event));
-                    next = events.last().map(|last| last.sequence + 1);
-                }
+                opened.read(&mut backlog)?;
                 Ok(backlog.into_reports())
             }
         }
@@ -173,14 +168,10 @@ impl Source {
         match self {
             Self::Server(server) => server.ask("/admin/dead-letters"),
             Self::Store(opened) => {
-                let boot = &opened.boot;
-                let report = |letter: DeadLetter| {
-                    let event = boot.events(letter.sequence, 1).map_err(Failure::failed)?;
-                    let event = event.first().filter(|e| e.sequence == letter.sequence);
-                    Ok(DeadLetterReport::new(&letter, event))
-                };
-                let letters = boot.dead_letters().map_err(Failure::failed)?;
-                letters.into_iter().map(report).collect()
+                let letters = opened.boot.dead_letters().map_err(Failure::failed)?;
+                let mut letters = Letters::new(&letters);
+                opened.read(&mut letters)?;
+                Ok(letters.into_reports())
             }
         }
     }
@@ -228,6 +219,23 @@ impl Opened {
             clean_stop: boot.mark().map(|mark| mark.clean_stop),
         };
         Ok(Self { boot, status })
+    }
+}
+
+impl Opened {
+    /// Shows a report what it needs of the log, part by part.
+    fn read(&self, report: &mut impl FromLog) -> Result<(), Failure> {
+        let Some((from, until)) = report.range() else {
+            return Ok(());
+        };
+        let log = self.boot.log();
+        let mut next = Some(from);
+        while let Some(from) = next.filter(|from| *from < until) {
+            let page = log.read(from, PAGE).map_err(Failure::failed)?;
+            page.events.iter().for_each(|event| report.see(event));
+            next = page.next;
+        }
+        Ok(())
     }
 }
 

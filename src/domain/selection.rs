@@ -47,14 +47,27 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Of a registered service.
+    /// A name or category id is no longer in bytes: it stands with every event, and a stored event is
+    /// small.
+    pub const NAME_BYTES_MAX: usize = 255;
+
+    /// Of a registered service. Names are bounded when they are taken in; older stores may hold
+    /// longer ones, which are cut.
     #[must_use]
     pub fn of(service: &Service) -> Self {
         Self {
-            name: service.name.clone(),
-            category_id: service.category.as_ref().map(|c| c.id.clone()),
+            name: cut(&service.name),
+            category_id: service.category.as_ref().map(|c| cut(&c.id)),
         }
     }
+}
+
+fn cut(name: &str) -> String {
+    let mut end = name.len().min(Subject::NAME_BYTES_MAX);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    name[..end].to_owned()
 }
 
 impl<C: NamesCategory> Selection<C> {

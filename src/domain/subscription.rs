@@ -9,7 +9,7 @@ use url::{Host, Url};
 use super::event::Event;
 use super::id::{AppInstanceId, ServiceId, SubscriptionId};
 use super::liveness::ServiceState;
-use super::selection::{Selection, Subject};
+use super::selection::{NamesCategory, Selection, Subject};
 use super::service::Category;
 use super::time::{Steady, Wall};
 
@@ -40,13 +40,21 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether a subscriber is to be told. One who followed a service under its former name or
-    /// category is told of the change, too.
+    /// Whether a subscriber is to be told.
     #[must_use]
     pub fn matches(&self, notice: &Notice<'_>) -> bool {
-        let known = |subject: &Subject| self.selection.matches(notice.service, subject);
         (self.states.is_empty() || self.states.contains(&notice.state))
-            && (known(notice.subject) || notice.former.is_some_and(known))
+            && self.selection.concerns(notice)
+    }
+}
+
+impl<C: NamesCategory> Selection<C> {
+    /// Whether a change concerns whoever asks for these services: also the change by which one of
+    /// them leaves the name or category.
+    #[must_use]
+    pub fn concerns(&self, notice: &Notice<'_>) -> bool {
+        let known = |subject: &Subject| self.matches(notice.service, subject);
+        known(notice.subject) || notice.former.is_some_and(known)
     }
 }
 
@@ -98,7 +106,7 @@ impl ChangeType {
 pub struct CallbackUri {
     /// As sent.
     text: String,
-    url: Url,
+    url: Option<Url>,
 }
 
 /// Why a text is no [`CallbackUri`]; completes "callbackReference …".
@@ -163,8 +171,15 @@ impl CallbackUri {
         }
         Ok(Self {
             text: text.to_owned(),
-            url,
+            url: Some(url),
         })
+    }
+
+    /// One that was taken earlier. If today's rules are stricter it cannot be called, and its owner
+    /// sees why; it does not vanish.
+    #[must_use]
+    pub fn stored(text: String) -> Self {
+        Self::parse(&text).unwrap_or(Self { text, url: None })
     }
 
     /// As it was sent.
@@ -173,16 +188,16 @@ impl CallbackUri {
         &self.text
     }
 
-    /// Normalised: what is called.
+    /// Normalised: what is called; `None` if it cannot be.
     #[must_use]
-    pub fn url(&self) -> &Url {
-        &self.url
+    pub fn url(&self) -> Option<&Url> {
+        self.url.as_ref()
     }
 
     /// The address, where the host is one (in any notation: `127.1`, `0x7f000001`, `[::1]`).
     #[must_use]
     pub fn literal_address(&self) -> Option<IpAddr> {
-        match self.url.host()? {
+        match self.url()?.host()? {
             Host::Ipv4(address) => Some(IpAddr::V4(address)),
             Host::Ipv6(address) => Some(IpAddr::V6(address)),
             Host::Domain(_) => None,

@@ -7,8 +7,8 @@ use super::Api;
 use super::answer::{self, Problem};
 use super::request::{Request, Segment};
 use super::services::{Source, json_array};
-use crate::registry::Entry;
-use crate::wire::delivery::{Backlog, DeadLetterReport};
+use crate::registry::{Entry, Registry};
+use crate::wire::delivery::{Backlog, FromLog, Letters};
 use crate::wire::report::{Counts, Known, ServiceDetail, ServiceReport, Status};
 use crate::wire::story::{Forecast, Story};
 
@@ -101,25 +101,31 @@ pub(super) async fn subscriptions(request: Request, api: Api) -> Result<Answer, 
             .map(|known| (known.subscription.as_ref(), &known.cursor));
         Backlog::new(known, &dead_letters)
     };
-    let mut next = backlog.from();
-    while let Some(from) = next {
-        let events = registry.events(from, PAGE).await?;
-        events.iter().for_each(|event| backlog.see(event));
-        next = events.last().map(|last| last.sequence + 1);
-    }
+    read(registry, &mut backlog).await?;
     Ok(answer::ok(&backlog.into_reports()))
 }
 
 /// What could not be delivered.
 pub(super) async fn dead_letters(request: Request, api: Api) -> Result<Answer, Problem> {
     request.only_get()?;
-    let mut reports = Vec::new();
-    for letter in api.registry.dead_letters().await? {
-        let event = api.registry.events(letter.sequence, 1).await?;
-        let event = event.first().filter(|e| e.sequence == letter.sequence);
-        reports.push(DeadLetterReport::new(&letter, event.map(AsRef::as_ref)));
+    let mut letters = Letters::new(&api.registry.dead_letters().await?);
+    read(&api.registry, &mut letters).await?;
+    Ok(answer::ok(&letters.into_reports()))
+}
+
+/// Shows a report what it needs of the log, part by part.
+async fn read(registry: &Registry, report: &mut impl FromLog) -> Result<(), Problem> {
+    let Some((mut from, until)) = report.range() else {
+        return Ok(());
+    };
+    let until = until.min(*registry.head().borrow());
+    while from < until {
+        let page = registry.events(from, PAGE).await?;
+        page.events.iter().for_each(|event| report.see(event));
+        from = page.next;
+        tokio::task::yield_now().await;
     }
-    Ok(answer::ok(&reports))
+    Ok(())
 }
 
 /// The server and its store.

@@ -120,6 +120,18 @@ impl Problem {
         }
     }
 
+    /// No more streams.
+    pub(super) fn too_many_streams() -> Self {
+        Self {
+            retry_after_s: Some(RETRY_LATER_S),
+            ..Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "as many streams are open as a quarter of server.connections_max allows; try again \
+                 later, or subscribe",
+            )
+        }
+    }
+
     /// The registry is not ready, for these reasons.
     pub(super) fn not_ready(reasons: Vec<String>) -> Self {
         Self {

@@ -11,14 +11,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use warp::reply::Response as Answer;
 
 use super::Api;
 use super::answer::{self, Problem};
 use super::request::Request;
-use crate::domain::{Event, Selection};
+use crate::domain::Selection;
 use crate::metrics::Metrics;
+use crate::registry::Page;
 use crate::wire::notification::ServiceAvailabilityNotification;
 use crate::wire::query;
 
@@ -38,8 +39,11 @@ pub(super) async fn stream(request: Request, api: Api) -> Result<Answer, Problem
             ))
         })
     });
+    let seen = seen.transpose()?;
+    let place = api.streams.clone().try_acquire_owned();
+    let place = place.map_err(|_| Problem::too_many_streams())?;
     let head = *api.registry.head().borrow();
-    let next = match seen.transpose()? {
+    let next = match seen {
         None => head,
         Some(seen) => seen.saturating_add(1),
     };
@@ -49,7 +53,7 @@ pub(super) async fn stream(request: Request, api: Api) -> Result<Answer, Problem
         head: api.registry.head(),
         stop: api.stop.clone(),
         begun: false,
-        open: Open::new(api.metrics.clone()),
+        open: Open::new(api.metrics.clone(), place),
         api,
     };
     Ok(answer::ok_events(stream::unfold(
@@ -95,7 +99,7 @@ impl Watching {
             }
             if self.next < head {
                 let page = self.api.registry.events(self.next, PAGE).await.ok()?;
-                let text = self.render(&page, head);
+                let text = self.render(&page);
                 if !text.is_empty() {
                     return Some(text.into());
                 }
@@ -122,17 +126,13 @@ impl Watching {
     }
 
     /// Takes a page of the log over; nothing to tell if it is empty.
-    fn render(&mut self, page: &[Arc<Event>], head: u64) -> String {
+    fn render(&mut self, page: &Page) -> String {
         let mut text = String::new();
-        for event in page {
+        for event in &page.events {
             self.miss(event.sequence, &mut text);
             self.next = event.sequence + 1;
-            let asked = event.notice().filter(|notice| {
-                self.selection.matches(notice.service, notice.subject)
-                    || notice
-                        .former
-                        .is_some_and(|former| self.selection.matches(notice.service, former))
-            });
+            let notice = event.notice();
+            let asked = notice.filter(|notice| self.selection.concerns(notice));
             let Some(notice) = asked else { continue };
             let link = self.api.links.events();
             let notification =
@@ -145,10 +145,8 @@ impl Watching {
                 String::from_utf8_lossy(&answer::json(&notification))
             );
         }
-        if page.is_empty() {
-            self.miss(head, &mut text);
-            self.next = head;
-        }
+        self.miss(page.next, &mut text);
+        self.next = page.next;
         text
     }
 
@@ -167,17 +165,21 @@ fn gap(from: u64, to: u64) -> String {
 }
 
 /// Counts open streams.
-struct Open(Arc<Metrics>);
+struct Open {
+    metrics: Arc<Metrics>,
+    #[expect(dead_code, reason = "held as long as it lives")]
+    place: OwnedSemaphorePermit,
+}
 
 impl Open {
-    fn new(metrics: Arc<Metrics>) -> Self {
+    fn new(metrics: Arc<Metrics>, place: OwnedSemaphorePermit) -> Self {
         metrics.event_streams.inc();
-        Self(metrics)
+        Self { metrics, place }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.event_streams.dec();
+        self.metrics.event_streams.dec();
     }
 }

@@ -21,7 +21,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response as Answer;
@@ -57,6 +57,8 @@ pub struct Api {
     pub transports: Arc<[Transport]>,
     /// Which callbacks are refused at once.
     pub guard: Guard,
+    /// Streams of events that may be open: a part of all connections, because they stay.
+    pub streams: Arc<Semaphore>,
     /// A stream that has nothing to tell says so this often at least, or it would be taken for one
     /// that is not read.
     pub sign_of_life: Duration,

@@ -20,14 +20,18 @@ pub(super) async fn collection(request: Request, api: Api) -> Result<Answer, Pro
     request.no_query()?;
     let claimed = request.claimed_application()?;
     let body = request.body(api.body_limits).await?;
-    let (app, info) = app_info::parse(&body)?;
-    let app = app.unwrap_or_else(AppInstanceId::random);
-    if let Some(claimed) = claimed.filter(|claimed| *claimed != app.as_str()) {
-        return Err(Problem::not_yours(format!(
-            "the X-AppInstanceID header names application instance {claimed:?}, the body {:?}",
-            app.as_str()
-        )));
-    }
+    let (named, info) = app_info::parse(&body)?;
+    let app = match (claimed, named) {
+        (Some(claimed), Some(named)) if claimed != named => {
+            return Err(Problem::not_yours(format!(
+                "the X-AppInstanceID header names application instance {:?}, the body {:?}",
+                claimed.as_str(),
+                named.as_str()
+            )));
+        }
+        (_, Some(app)) | (Some(app), None) => app,
+        (None, None) => AppInstanceId::random(),
+    };
     api.registry.register_app(app.clone(), info.clone()).await?;
     Ok(answer::created(
         &api.links.registration(&app),

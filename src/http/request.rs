@@ -225,8 +225,11 @@ impl Request {
     }
 
     /// The application that `X-AppInstanceID` names, where no path does.
-    pub(super) fn claimed_application(&self) -> Result<Option<String>, Problem> {
-        Ok(self.header("x-appinstanceid")?.map(str::to_owned))
+    pub(super) fn claimed_application(&self) -> Result<Option<AppInstanceId>, Problem> {
+        let claimed = self.header("x-appinstanceid")?.map(AppInstanceId::parse);
+        claimed
+            .transpose()
+            .map_err(|error| Problem::malformed(format!("the X-AppInstanceID header: {error}")))
     }
 
     /// The whole body, bounded in size and time.

@@ -243,7 +243,7 @@ pub(super) async fn by_id(service: Segment, request: Request, api: Api) -> Resul
     Ok(answer::ok_tagged(&api.info(&entry)))
 }
 
-/// `/transports`. Source: GS MEC 011 V2.2.1, 8.2.9.
+/// `/transports`. Source: GS MEC 011 V2.2.1, 8.2.5.
 pub(super) async fn transports(request: Request, api: Api) -> Result<Answer, Problem> {
     request.only_get()?;
     let transports: Vec<_> = api.transports.iter().map(TransportInfo::new).collect();

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::connect::{BEGAN_CONNECTION, CallerError, ConnectError, Connector};
 use super::guard::Guard;
+use super::held::Open;
 use crate::clock;
 use crate::domain::subscription::CallbackUri;
 use crate::domain::{Failing, Wall};
@@ -37,12 +38,18 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 const IDLE_PER_HOST_MAX: usize = 4;
 
+/// While more connections than these are open, none is kept after its notification.
+pub(super) const KEPT_MAX: usize = 128;
+
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// Calls callbacks. Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    client: Client<Connector, Full<Bytes>>,
+    keeping: Client<Connector, Full<Bytes>>,
+    /// The same, but closes each connection after use.
+    closing: Client<Connector, Full<Bytes>>,
+    open: Open,
     timeout: Duration,
 }
 
@@ -67,14 +74,22 @@ impl Caller {
         ca_file: Option<&Path>,
         timeout: Duration,
     ) -> Result<Self, CallerError> {
-        let connector = Connector::new(guard, ca_file, timeout)?;
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
-            .http1_max_buf_size(BUFFER_BYTES_MAX)
-            .build(connector);
-        Ok(Self { client, timeout })
+        let open = Open::default();
+        let connector = Connector::new(guard, ca_file, timeout, &open)?;
+        let client = |idle_per_host_max| {
+            Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE_TIMEOUT)
+                .pool_max_idle_per_host(idle_per_host_max)
+                .http1_max_buf_size(BUFFER_BYTES_MAX)
+                .build(connector.clone())
+        };
+        Ok(Self {
+            keeping: client(IDLE_PER_HOST_MAX),
+            closing: client(0),
+            open,
+            timeout,
+        })
     }
 
     /// Sends a notification. Any 2xx says that it arrived; redirects are not followed, because the
@@ -89,9 +104,8 @@ impl Caller {
         idempotency_key: u64,
     ) -> Result<(), Failure> {
         let deadline = Instant::now() + self.timeout;
-        let uri: Uri = to.url().as_str().parse().map_err(|error| {
-            Failure::because(&format!("callbackReference cannot be called: {error}"))
-        })?;
+        let uri = to.url().and_then(|url| url.as_str().parse::<Uri>().ok());
+        let uri = uri.ok_or_else(|| Failure::because("callbackReference cannot be called"))?;
         let request = Request::builder()
             .method(Method::POST)
             .uri(uri)
@@ -117,9 +131,15 @@ impl Caller {
     /// Sends a request until a connection lasts. The pool knows an idle connection to be closed only
     /// when the peer's goodbye is here; if that crosses with the request, another one is due.
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
+        // Descriptors are for those who send heartbeats, too.
+        let client = if self.open.count() < KEPT_MAX {
+            &self.keeping
+        } else {
+            &self.closing
+        };
         loop {
             let attempt = async {
-                let sent = self.client.request(request.clone()).await;
+                let sent = client.request(request.clone()).await;
                 (sent, BEGAN_CONNECTION.with(Cell::get))
             };
             let (sent, fresh) = BEGAN_CONNECTION.scope(Cell::new(false), attempt).await;
@@ -164,7 +184,7 @@ fn judge(answer: &Response<Incoming>, to: &CallbackUri) -> Result<(), Failure> {
 /// Where `Location` leads.
 fn redirect_host(headers: &HeaderMap, to: &CallbackUri) -> Option<String> {
     let location = headers.get(LOCATION)?.to_str().ok()?;
-    let target = to.url().join(location).ok()?;
+    let target = to.url()?.join(location).ok()?;
     target.host_str().map(str::to_owned)
 }
 

@@ -18,15 +18,20 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tower_service::Service;
 
 use super::guard::{Forbidden, Guard};
+use super::held::{Held, Open};
 
 tokio::task_local! {
     /// Whether the current exchange has begun a connection. If not, it uses an old one.
     pub(super) static BEGAN_CONNECTION: Cell<bool>;
 }
+
+/// Names looked up at once.
+const LOOKUPS_MAX: usize = 64;
 
 type Connecting<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
@@ -86,10 +91,13 @@ pub(super) enum ConnectError {
 pub(super) struct GuardedConnector {
     guard: Guard,
     timeout: Duration,
+    open: Open,
+    /// A lookup occupies a thread of the blocking pool, and outlives whoever asked for it.
+    lookups: Arc<Semaphore>,
 }
 
 impl GuardedConnector {
-    async fn connect(self, to: Uri) -> Result<TokioIo<TcpStream>, ConnectError> {
+    async fn connect(self, to: Uri) -> Result<TokioIo<Held>, ConnectError> {
         let host = to.host().unwrap_or_default();
         let host = host
             .strip_prefix('[')
@@ -97,9 +105,7 @@ impl GuardedConnector {
             .unwrap_or(host);
         let tls = to.scheme_str() == Some("https");
         let port = to.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        let found = lookup_host((host, port))
-            .await
-            .map_err(ConnectError::Resolve)?;
+        let found = self.look_up(host, port).await?;
 
         let mut error = ConnectError::NoAddress;
         let mut admitted = Vec::new();
@@ -121,11 +127,25 @@ impl GuardedConnector {
                     .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             };
             match tried {
-                Ok(stream) => return Ok(TokioIo::new(stream)),
+                Ok(stream) => return Ok(TokioIo::new(self.open.hold(stream))),
                 Err(source) => error = ConnectError::Tcp { address, source },
             }
         }
         Err(error)
+    }
+
+    async fn look_up(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
+        let lookups = self.lookups.clone();
+        let place = lookups.acquire_owned().await;
+        let host = host.to_owned();
+        // Goes on when nobody waits for it any more, and holds its place as long.
+        let lookup = tokio::spawn(async move {
+            let found = lookup_host((host.as_str(), port)).await;
+            drop(place);
+            found.map(Vec::from_iter)
+        });
+        let found = lookup.await.unwrap_or_else(|error| Err(error.into()));
+        found.map_err(ConnectError::Resolve)
     }
 
     async fn open(&self, address: SocketAddr) -> io::Result<TcpStream> {
@@ -140,7 +160,7 @@ impl GuardedConnector {
 }
 
 impl Service<Uri> for GuardedConnector {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<Held>;
     type Error = ConnectError;
     type Future = Connecting<Self::Response, Self::Error>;
 
@@ -166,6 +186,7 @@ impl Connector {
         guard: Guard,
         ca_file: Option<&Path>,
         timeout: Duration,
+        open: &Open,
     ) -> Result<Self, CallerError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = ClientConfig::builder_with_provider(provider)
@@ -176,13 +197,18 @@ impl Connector {
             .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(GuardedConnector { guard, timeout });
+            .wrap_connector(GuardedConnector {
+                guard,
+                timeout,
+                open: open.clone(),
+                lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+            });
         Ok(Self { inner, timeout })
     }
 }
 
 impl Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Response = MaybeHttpsStream<TokioIo<Held>>;
     type Error = ConnectError;
     type Future = Connecting<Self::Response, Self::Error>;
 

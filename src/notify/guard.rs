@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use url::Url;
+
 use crate::domain::subscription::CallbackUri;
 
 /// Metadata services of clouds outside the link-local networks.
@@ -148,7 +150,7 @@ impl Guard {
         let allowed = || {
             self.allows(Ipv4Addr::LOCALHOST.into(), 0) || self.allows(Ipv6Addr::LOCALHOST.into(), 0)
         };
-        match callback.url().host_str() {
+        match callback.url().and_then(Url::host_str) {
             Some(host) if is_localhost(host) && !allowed() => Err(Forbidden::Localhost),
             _ => Ok(()),
         }

@@ -62,7 +62,8 @@ impl Interest {
         }
     }
 
-    /// Those that may have to be told, some of them twice; each has to be asked once more.
+    /// Those that may have to be told: too many rather than too few, and some of them twice. Each filter
+    /// has the last word.
     pub(super) fn each(&self, notice: &Notice<'_>, mut concerned: impl FnMut(SubscriptionId)) {
         let mut take = |ids: Option<&Ids>| {
             ids.into_iter().flatten().copied().for_each(&mut concerned);

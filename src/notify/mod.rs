@@ -13,6 +13,7 @@ mod backoff;
 mod callback;
 mod connect;
 mod guard;
+mod held;
 mod interest;
 mod worker;
 
@@ -29,7 +30,7 @@ pub use self::callback::{Caller, Failure};
 pub use self::connect::CallerError;
 pub use self::guard::{Forbidden, Guard, Kind};
 use self::interest::Interest;
-use self::worker::{Office, Worker};
+use self::worker::{Office, Standing, Worker};
 use crate::domain::subscription::CallbackUri;
 use crate::domain::{Cursor, Failing, Subscription, SubscriptionId};
 use crate::metrics::Metrics;
@@ -49,6 +50,13 @@ const TICK: Duration = Duration::from_secs(1);
 const RESTART_MS: u64 = 60_000;
 /// A stop waits so long for notifications under way. What is not answered by then is sent again.
 const FAREWELL: Duration = Duration::from_millis(1500);
+
+/// Descriptors that callbacks may need, with so many under way at once.
+#[must_use]
+pub fn descriptors(in_flight_max: usize) -> usize {
+    // What the pool has begun for an exchange may outlive it for a moment.
+    callback::KEPT_MAX + 2 * in_flight_max
+}
 
 /// The operator's choices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +100,7 @@ pub struct Notifier<P> {
     interest: Interest,
     /// Everybody concerned by an event before this one has been found.
     found_until: u64,
-    workers: JoinSet<(SubscriptionId, Option<Cursor>)>,
+    workers: JoinSet<(SubscriptionId, Option<Standing>)>,
     stop: watch::Receiver<bool>,
 }
 
@@ -105,7 +113,7 @@ struct Known {
 enum State {
     /// It has been told of everything that concerns it, before this event. A worker may have read on
     /// while the log was not followed so far.
-    Idle { next: u64 },
+    Idle { next: u64, is_proven: bool },
     /// It has something to be told from `from` on.
     Busy {
         from: u64,
@@ -126,7 +134,7 @@ impl<P: Post> Notifier<P> {
         terms: Terms,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        let suspects = terms.in_flight_max / 4;
+        let unproven = terms.in_flight_max / 2;
         Self {
             office: Arc::new(Office {
                 registry,
@@ -134,8 +142,8 @@ impl<P: Post> Notifier<P> {
                 links,
                 metrics,
                 terms,
-                healthy: Semaphore::new(terms.in_flight_max - suspects),
-                suspects: Semaphore::new(suspects.max(1)),
+                proven: Semaphore::new(terms.in_flight_max - unproven),
+                unproven: Semaphore::new(unproven.max(1)),
             }),
             known: HashMap::new(),
             version: None,
@@ -162,27 +170,36 @@ impl<P: Post> Notifier<P> {
         };
         tokio::pin!(failed);
         loop {
-            let followed = tokio::select! {
+            enum Due {
+                Follow(u64),
+                Tidy,
+            }
+            let due = tokio::select! {
                 () = &mut stopped => break,
                 () = &mut failed => break,
                 changed = head.changed() => match changed {
-                    Ok(()) => {
-                        let head = *head.borrow_and_update();
-                        self.follow(head).await
-                    }
+                    Ok(()) => Due::Follow(*head.borrow_and_update()),
                     Err(_) => break,
                 },
                 Some(ended) = self.workers.join_next(), if !self.workers.is_empty() => {
                     match ended {
-                        Ok((id, cursor)) => self.ended(id, cursor),
+                        Ok((id, standing)) => self.ended(id, standing),
                         Err(error) => self.broke(&error),
                     }
-                    Ok(())
+                    continue;
                 }
-                _ = tick.tick() => self.tidy().await,
+                _ = tick.tick() => Due::Tidy,
             };
-            if followed.is_err() {
-                break;
+            // Both may wait for a disk that hangs.
+            let done = async {
+                match due {
+                    Due::Follow(head) => self.follow(head).await,
+                    Due::Tidy => self.tidy().await,
+                }
+            };
+            tokio::select! {
+                done = done => if done.is_err() { break },
+                () = &mut stopped => break,
             }
         }
         let rest = async { while self.workers.join_next().await.is_some() {} };
@@ -221,6 +238,7 @@ impl<P: Post> Notifier<P> {
                 subscription: new.subscription,
                 state: State::Idle {
                     next: new.cursor.next,
+                    is_proven: false,
                 },
             };
             self.known.insert(id, known);
@@ -236,11 +254,16 @@ impl<P: Post> Notifier<P> {
         let Some(known) = self.known.get_mut(&id) else {
             return;
         };
+        let is_proven = match known.state {
+            State::Idle { is_proven, .. } => is_proven,
+            State::Busy { .. } => false,
+        };
         let from = cursor.next;
         let worker = Worker {
             office: self.office.clone(),
             subscription: known.subscription.clone(),
-            cursor,
+            standing: Standing { cursor, is_proven },
+            ahead: Vec::new(),
             stop: self.stop.clone(),
         };
         let worker = self.workers.spawn(async move { (id, worker.run().await) });
@@ -252,16 +275,21 @@ impl<P: Post> Notifier<P> {
     }
 
     /// A worker has told everything it knew of.
-    fn ended(&mut self, id: SubscriptionId, cursor: Option<Cursor>) {
+    fn ended(&mut self, id: SubscriptionId, standing: Option<Standing>) {
         let Some(known) = self.known.get_mut(&id) else {
             return;
         };
         let State::Busy { newest, .. } = known.state else {
             return;
         };
-        // Without a cursor the server stops, or the subscription is gone.
-        let Some(cursor) = cursor else { return };
-        known.state = State::Idle { next: cursor.next };
+        // Without one the server stops, or the subscription is gone.
+        let Some(Standing { cursor, is_proven }) = standing else {
+            return;
+        };
+        known.state = State::Idle {
+            next: cursor.next,
+            is_proven,
+        };
         // Something may have come while it was ending.
         if cursor.next <= newest {
             self.start(id, cursor, newest);
@@ -286,7 +314,7 @@ impl<P: Post> Notifier<P> {
         let now = registry.now().steady;
         let cursor = registry.view().subscription(&id).map(|known| Cursor {
             failing: Some(Failing {
-                since: now,
+                since: known.cursor.failing.as_ref().map_or(now, |f| f.since),
                 attempts: 1,
                 retry_at: now.plus_ms(RESTART_MS),
                 error: "an error of our own; see the log".to_owned(),
@@ -303,9 +331,8 @@ impl<P: Post> Notifier<P> {
         // The view is never behind the log: who subscribed before these events is in there.
         self.refresh();
         while self.found_until < head {
-            let events = self.office.registry.events(self.found_until, PAGE).await?;
-            for event in &events {
-                self.found_until = event.sequence + 1;
+            let page = self.office.registry.events(self.found_until, PAGE).await?;
+            for event in &page.events {
                 let Some(notice) = event.notice() else {
                     continue;
                 };
@@ -317,7 +344,7 @@ impl<P: Post> Notifier<P> {
                         .filter(|known| known.subscription.filter.matches(&notice));
                     match concerned.map(|known| &mut known.state) {
                         Some(State::Busy { newest, .. }) => *newest = notice.sequence,
-                        Some(State::Idle { next }) if notice.sequence >= *next => idle.push(id),
+                        Some(State::Idle { next, .. }) if notice.sequence >= *next => idle.push(id),
                         Some(State::Idle { .. }) | None => {}
                     }
                 });
@@ -328,9 +355,7 @@ impl<P: Post> Notifier<P> {
                     self.start(id, Cursor::at(notice.sequence), notice.sequence);
                 }
             }
-            if events.is_empty() {
-                self.found_until = head;
-            }
+            self.found_until = page.next;
         }
         Ok(())
     }
@@ -339,6 +364,8 @@ impl<P: Post> Notifier<P> {
     async fn tidy(&mut self) -> Result<(), crate::registry::Error> {
         self.refresh();
         let mut needed_from = self.found_until;
+        // The more there are, the more a move of all of them costs.
+        let stale_at = STALE.max(self.known.len() as u64);
         let mut stale = Vec::new();
         {
             let view = self.office.registry.view();
@@ -346,7 +373,7 @@ impl<P: Post> Notifier<P> {
                 let on_disk = view.subscription(id).map_or(0, |known| known.cursor.next);
                 match known.state {
                     State::Busy { from, .. } => needed_from = needed_from.min(from.max(on_disk)),
-                    State::Idle { next } if on_disk + STALE <= self.found_until => {
+                    State::Idle { next, .. } if on_disk + stale_at <= self.found_until => {
                         stale.push(Told {
                             subscription: *id,
                             cursor: Cursor::at(next.max(self.found_until)),

@@ -17,8 +17,11 @@ use crate::registry::{self, Registry, Told};
 use crate::wire::Links;
 use crate::wire::notification::ServiceAvailabilityNotification;
 
-/// Events looked at in one go.
-const PAGE: usize = 256;
+/// Events looked at in one go, at least and at the most.
+const PAGE_MIN: usize = 16;
+const PAGE_MAX: usize = 256;
+/// A callback that takes longer is not proven: it may be about to hang.
+const SOON_MS: u64 = 1000;
 /// Events given up in one commit at the most.
 const GIVEN_UP_MAX: usize = 256;
 
@@ -29,18 +32,29 @@ pub(super) struct Office<P> {
     pub(super) links: Arc<Links>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) terms: Terms,
-    /// Callbacks under way at once, of those who took the last one.
-    pub(super) healthy: Semaphore,
-    /// And of those who did not: they may hang, and keep nobody but each other waiting.
-    pub(super) suspects: Semaphore,
+    /// Places for callbacks under way, of those that took the last notification soon.
+    pub(super) proven: Semaphore,
+    /// And of all others: they may hang, and keep nobody but each other waiting.
+    pub(super) unproven: Semaphore,
 }
 
 /// One subscriber that has to be told something.
 pub(super) struct Worker<P> {
     pub(super) office: Arc<Office<P>>,
     pub(super) subscription: Arc<Subscription>,
-    pub(super) cursor: Cursor,
+    pub(super) standing: Standing,
+    /// What comes next, where it was read already.
+    pub(super) ahead: Vec<Arc<Event>>,
     pub(super) stop: watch::Receiver<bool>,
+}
+
+/// Where a subscription stands.
+#[derive(Debug, Clone)]
+pub(super) struct Standing {
+    /// How far it has been told.
+    pub(super) cursor: Cursor,
+    /// Whether its callback took the last notification, and soon.
+    pub(super) is_proven: bool,
 }
 
 /// The registry is going down, or the subscription is gone: there is nothing more to do.
@@ -53,32 +67,43 @@ impl From<registry::Error> for Gone {
 }
 
 impl<P: Post> Worker<P> {
-    /// Runs until everything has been told. Returns where the cursor stands then; `None`: there is
-    /// nothing more to do for this subscription, because it is gone or the server stops.
-    pub(super) async fn run(mut self) -> Option<Cursor> {
+    /// Runs until everything has been told. Returns where the subscription stands then; `None`: there
+    /// is nothing more to do for it, because it is gone or the server stops.
+    pub(super) async fn run(mut self) -> Option<Standing> {
         loop {
             match self.tell_next().await {
                 Ok(true) => {}
-                Ok(false) => break Some(self.cursor),
+                Ok(false) => break Some(self.standing),
                 Err(Gone) => break None,
             }
         }
     }
 
-    /// Sends the next notification, once; `false` if there is none.
+    fn now(&self) -> Steady {
+        self.office.registry.now().steady
+    }
+
+    /// Sends the next notification, once, or gives it up; `false` if there is none.
     async fn tell_next(&mut self) -> Result<bool, Gone> {
         let events = self.settled().await?;
-        let Some(last) = events.last() else {
+        let Some(newest) = events.last() else {
             return Ok(false);
         };
-        let last = last.sequence;
-        if let Some(failing) = &self.cursor.failing {
-            let now = self.office.registry.now().steady;
-            self.rest(failing.retry_at.ms_since(now)).await?;
+        let key = newest.sequence;
+        if let Some(failing) = &self.standing.cursor.failing {
+            let retry_at = failing.retry_at;
+            let given_up_at = self.given_up_at(newest, failing.since);
+            let gives_up = given_up_at <= retry_at;
+            let until = retry_at.min(given_up_at);
+            self.rest(until.ms_since(self.now())).await?;
+            if gives_up {
+                self.give_up(events).await?;
+                return Ok(true);
+            }
         }
-        match self.send(&events, last).await? {
-            Ok(()) => self.took(&events, last).await?,
-            Err(failure) => self.refused(&events, last, failure).await?,
+        match self.send(&events, key).await? {
+            Ok(()) => self.took(&events, key).await?,
+            Err(failure) => self.refused(failure).await?,
         }
         Ok(true)
     }
@@ -96,18 +121,23 @@ impl<P: Post> Worker<P> {
     /// The events of the notification that is to be sent next. Without any, the cursor stands at the
     /// end of the log.
     async fn settled(&mut self) -> Result<Vec<Arc<Event>>, Gone> {
-        let (max, until) = match self.cursor.through {
-            Some(last) => (usize::MAX, Some(last + 1)),
-            None => (1, None),
-        };
+        if !self.ahead.is_empty() {
+            return Ok(std::mem::take(&mut self.ahead));
+        }
         loop {
-            let (events, looked_until) = self.matching(self.cursor.next, max, until).await?;
+            let cursor = &self.standing.cursor;
+            let (max, until) = match cursor.through {
+                Some(last) => (usize::MAX, Some(last + 1)),
+                None => (1, None),
+            };
+            let (events, looked_until) = self.matching(cursor.next, max, until).await?;
             if !events.is_empty() {
                 return Ok(events);
             }
-            self.cursor.next = self.cursor.next.max(looked_until);
-            // What a notification was to be about is gone: damage, or an operator's hand.
-            if self.cursor.through.take().is_none() {
+            let cursor = &mut self.standing.cursor;
+            cursor.next = cursor.next.max(looked_until);
+            // Else: what a notification was to be about is gone: damage, or an operator's hand.
+            if cursor.through.take().is_none() {
                 return Ok(events);
             }
         }
@@ -124,13 +154,13 @@ impl<P: Post> Worker<P> {
         let registry = &self.office.registry;
         let head = *registry.head().borrow();
         let until = until.unwrap_or(head).min(head);
+        let page_max = max.clamp(PAGE_MIN, PAGE_MAX);
         let mut found = Vec::new();
         let mut next = from;
         while next < until {
-            let page = registry.events(next, PAGE).await?;
-            let Some(last) = page.last() else { break };
-            next = last.sequence + 1;
-            for event in page {
+            let page = registry.events(next, page_max).await?;
+            next = page.next;
+            for event in page.events {
                 if event.sequence >= until {
                     break;
                 }
@@ -150,12 +180,12 @@ impl<P: Post> Worker<P> {
     /// One attempt. Nothing is sent for a subscription that is gone by now.
     async fn send(&mut self, events: &[Arc<Event>], key: u64) -> Result<Result<(), Failure>, Gone> {
         let office = self.office.clone();
-        let pool = if self.cursor.failing.is_some() {
-            &office.suspects
+        let places = if self.standing.is_proven {
+            &office.proven
         } else {
-            &office.healthy
+            &office.unproven
         };
-        let _permit = pool.acquire().await.map_err(|_| Gone)?;
+        let _place = places.acquire().await.map_err(|_| Gone)?;
         let subscription = &self.subscription;
         let is_there = {
             let view = office.registry.view();
@@ -171,16 +201,18 @@ impl<P: Post> Worker<P> {
         let body = ServiceAvailabilityNotification::new(&notices, link, &office.links);
         // A value of ours, which always serialises.
         let body = serde_json::to_vec(&body).unwrap_or_default().into();
-        Ok(office.post.post(&subscription.callback, body, key).await)
+        let began = self.now();
+        let result = office.post.post(&subscription.callback, body, key).await;
+        self.standing.is_proven = result.is_ok() && self.now().ms_since(began) <= SOON_MS;
+        Ok(result)
     }
 
     /// It took it. What comes next is settled in the same commit.
     async fn took(&mut self, events: &[Arc<Event>], last: u64) -> Result<(), Gone> {
-        let office = self.office.clone();
-        let now = office.registry.now().steady;
-        let metrics = &office.metrics;
+        let now = self.now();
+        let metrics = &self.office.metrics;
         metrics.notified(events.iter().map(|event| now.ms_since(event.at.steady)));
-        if let Some(failing) = self.cursor.failing.take() {
+        if let Some(failing) = self.standing.cursor.failing.take() {
             log::info!(
                 "{:?} of {} takes notifications again, after {} failed attempts in {} s",
                 self.subscription.id,
@@ -189,11 +221,11 @@ impl<P: Post> Worker<P> {
                 now.ms_since(failing.since) / 1000
             );
         }
-        let (behind, _) = self
-            .matching(last + 1, office.terms.batch_max, None)
-            .await?;
-        self.cursor.next = last + 1;
-        self.cursor.through = match behind.as_slice() {
+        let batch_max = self.office.terms.batch_max;
+        (self.ahead, _) = self.matching(last + 1, batch_max, None).await?;
+        let cursor = &mut self.standing.cursor;
+        cursor.next = last + 1;
+        cursor.through = match self.ahead.as_slice() {
             [] | [_] => None,
             [.., newest] => Some(newest.sequence),
         };
@@ -201,16 +233,10 @@ impl<P: Post> Worker<P> {
     }
 
     /// It did not take it.
-    async fn refused(
-        &mut self,
-        events: &[Arc<Event>],
-        last: u64,
-        failure: Failure,
-    ) -> Result<(), Gone> {
-        let office = self.office.clone();
-        office.metrics.notifications_failed.inc();
-        let now = office.registry.now().steady;
-        let (since, attempts) = match &self.cursor.failing {
+    async fn refused(&mut self, failure: Failure) -> Result<(), Gone> {
+        self.office.metrics.notifications_failed.inc();
+        let now = self.now();
+        let (since, attempts) = match &self.standing.cursor.failing {
             Some(failing) => (failing.since, failing.attempts.saturating_add(1)),
             None => {
                 log::warn!(
@@ -226,65 +252,44 @@ impl<P: Post> Worker<P> {
             .retry_after
             .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         let wait_ms = backoff::delay_ms(attempts, retry_after_ms, fastrand::u64(..));
-        self.cursor.failing = Some(Failing {
+        self.standing.cursor.failing = Some(Failing {
             since,
             attempts,
             retry_at: now.plus_ms(wait_ms),
             error: failure.reason,
         });
-        let given_up = self.overdue(events, since, now).await?;
-        if let Some(newest) = given_up.last() {
-            self.cursor.next = newest.sequence.max(last) + 1;
-            self.cursor.through = None;
-        }
-        let letters = self.dead_letters(&given_up);
-        self.advance(letters).await
+        self.advance(Vec::new()).await
     }
 
-    /// What has been waiting for too long: the notification that was refused, and what follows it.
-    /// An event's time runs from when it happened, or from when the callback began to fail: the time
-    /// in which nobody tried does not count.
-    async fn overdue(
-        &self,
-        refused: &[Arc<Event>],
-        since: Steady,
-        now: Steady,
-    ) -> Result<Vec<Arc<Event>>, Gone> {
-        let give_up_after_ms = self.office.terms.give_up_after_ms;
-        let is_overdue =
-            |event: &Arc<Event>| now.ms_since(event.at.steady.max(since)) >= give_up_after_ms;
-        // A notification is one thing: it goes as a whole, when the newest of its events may.
-        let Some(newest) = refused.last().filter(|newest| is_overdue(newest)) else {
-            return Ok(Vec::new());
+    /// When an event has been waiting for too long, if its callback fails until then. Its time runs
+    /// from when it happened, or from when the callback began to fail: time in which nobody tried
+    /// does not count.
+    fn given_up_at(&self, event: &Event, since: Steady) -> Steady {
+        let began = event.at.steady.max(since);
+        began.plus_ms(self.office.terms.give_up_after_ms)
+    }
+
+    /// Gives a notification up, which goes as a whole, and what follows it and has been waiting for
+    /// too long as well.
+    async fn give_up(&mut self, mut events: Vec<Arc<Event>>) -> Result<(), Gone> {
+        let (Some(failing), Some(newest)) = (&self.standing.cursor.failing, events.last()) else {
+            return Ok(());
         };
-        let mut given_up = refused.to_vec();
+        let now = self.now();
+        let is_overdue = |event: &Arc<Event>| self.given_up_at(event, failing.since) <= now;
         let (following, _) = self
             .matching(newest.sequence + 1, GIVEN_UP_MAX, None)
             .await?;
-        given_up.extend(following.into_iter().take_while(is_overdue));
-        Ok(given_up)
-    }
-
-    fn dead_letters(&self, given_up: &[Arc<Event>]) -> Vec<DeadLetter> {
-        let Some(failing) = self
-            .cursor
-            .failing
-            .as_ref()
-            .filter(|_| !given_up.is_empty())
-        else {
-            return Vec::new();
-        };
+        events.extend(following.into_iter().take_while(is_overdue));
         log::warn!(
             "{:?} of {}: {} events could not be delivered and are dead letters now; last error: {}",
             self.subscription.id,
             self.subscription.app,
-            given_up.len(),
+            events.len(),
             failing.error
         );
-        self.office
-            .metrics
-            .dead_letters
-            .inc_by(given_up.len() as u64);
+        let metrics = &self.office.metrics;
+        metrics.dead_letters.inc_by(events.len() as u64);
         let at = self.office.registry.now().wall;
         let letter = |event: &Arc<Event>| DeadLetter {
             subscription: self.subscription.id,
@@ -292,13 +297,19 @@ impl<P: Post> Worker<P> {
             at,
             error: failing.error.clone(),
         };
-        given_up.iter().map(letter).collect()
+        let letters = events.iter().map(letter).collect();
+        let cursor = &mut self.standing.cursor;
+        if let Some(newest) = events.last() {
+            cursor.next = newest.sequence + 1;
+        }
+        cursor.through = None;
+        self.advance(letters).await
     }
 
     async fn advance(&self, dead_letters: Vec<DeadLetter>) -> Result<(), Gone> {
         let told = Told {
             subscription: self.subscription.id,
-            cursor: self.cursor.clone(),
+            cursor: self.standing.cursor.clone(),
             dead_letters,
         };
         Ok(self.office.registry.advance(vec![told]).await?)

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
 
 use super::command::{Command, Item, Told};
-use super::{Error, Registry};
+use super::{Error, Page, Registry};
 use crate::domain::subscription::{CallbackUri, Filter};
-use crate::domain::{AppInfo, AppInstanceId, DeadLetter, Event, Subscription, SubscriptionId};
+use crate::domain::{AppInfo, AppInstanceId, DeadLetter, Subscription, SubscriptionId};
 
 impl Registry {
     /// What could not be delivered.
@@ -18,16 +18,32 @@ impl Registry {
         self.look(|store| store.dead_letters()).await
     }
 
-    /// What happened from a sequence on, as far as it is kept; at most `max`.
+    /// What happened from a sequence on, as far as it is kept; looks at no more than `max` events.
     ///
     /// # Errors
     /// When the registry is not able now.
-    pub async fn events(&self, from: u64, max: usize) -> Result<Vec<Arc<Event>>, Error> {
-        if let Some(recent) = self.0.log.recent(from, max) {
-            return Ok(recent);
+    pub async fn events(&self, from: u64, max: usize) -> Result<Page, Error> {
+        if let Some(page) = self.0.log.recent(from, max) {
+            return Ok(page);
         }
-        let events = self.look(move |store| store.events(from, max)).await?;
-        Ok(events.into_iter().map(Arc::new).collect())
+        let _turn = self.turn().await?;
+        // The log may show what is not on the disk yet; up to the head it is.
+        let head = self.0.log.end();
+        let log = self.0.events.clone();
+        let read = tokio::task::spawn_blocking(move || log.read(from, max));
+        let page = match read.await {
+            Ok(Ok(page)) => page,
+            Ok(Err(error)) => {
+                log::error!("reading the log of events failed: {error}");
+                return Err(Error::Failed);
+            }
+            Err(_) => return Err(Error::Failed),
+        };
+        let events = page.events.into_iter().map(Arc::new);
+        Ok(Page {
+            events: events.filter(|event| event.sequence < head).collect(),
+            next: page.next.map_or(head, |next| next.min(head)),
+        })
     }
 
     /// The sequence that the next event gets, whenever it changes. What happened before it is on the

@@ -4,14 +4,16 @@
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
+use tokio::sync::Semaphore;
+
 use super::command::Instant;
 use super::health::Health;
 use super::queue::Queue;
-use super::tail::Log;
+use super::tail::{Log, TAIL_MAX};
 use super::view::{Entry, View};
 use super::watch::{self, Watch};
 use super::writer::{self, Writer};
-use super::{Error, Inner, Registry, Running, Terms};
+use super::{Error, Inner, LOOKUPS_MAX, Registry, Running, Terms};
 use crate::clock::{Clock, Machine, Stopwatch};
 use crate::domain::timeline::{self, Resumed};
 use crate::domain::{
@@ -19,7 +21,7 @@ use crate::domain::{
     Service, ServiceId, ServiceKey, Steady, Wall,
 };
 use crate::metrics::Metrics;
-use crate::store::{self, AppRecord, Armed, Row, SkippedRow, Store};
+use crate::store::{self, AppRecord, Armed, EventLog, Row, SkippedRow, Store};
 
 /// A loaded store, before anything is written.
 pub struct Boot {
@@ -145,12 +147,10 @@ impl Boot {
         self.store.history(service)
     }
 
-    /// What happened from a sequence on, as far as it is kept; at most `max`.
-    ///
-    /// # Errors
-    /// When the store itself fails to read.
-    pub fn events(&self, from: u64, max: usize) -> Result<Vec<Event>, store::Error> {
-        self.store.events(from, max)
+    /// The log of events.
+    #[must_use]
+    pub fn log(&self) -> Arc<dyn EventLog> {
+        self.store.log()
     }
 
     /// What could not be delivered.
@@ -202,6 +202,11 @@ impl Boot {
         let resumed = self.resume(&reading);
         let clock = Clock::anchored(machine, resumed.steady, &reading);
         let outage = self.outage(resumed);
+        if let Some(mark) = &self.mark {
+            // Nobody tried in the meantime, so it does not count against a callback.
+            self.view
+                .postpone_giving_up(resumed.steady.ms_since(mark.steady));
+        }
         let forgotten = self.view.forget_blind_spots();
         let outage = outage.map(|outage| watch::add(&mut self.view.blind_spots, outage).0);
         let policy = terms.rules.policy;
@@ -212,12 +217,19 @@ impl Boot {
         let late = writer::late_entries(&self.view, &policy);
         let told = self.view.subscriptions().map(|known| known.cursor.next);
         let needed_from = told.min().unwrap_or(self.next_sequence);
-        let log = Arc::new(Log::new(self.next_sequence, needed_from));
+        let events = self.store.log();
+        let newest = events.newest(TAIL_MAX).unwrap_or_else(|error| {
+            log::error!("reading the newest events failed: {error}");
+            Vec::new()
+        });
+        let log = Arc::new(Log::new(newest, self.next_sequence, needed_from));
         let inner = Arc::new(Inner {
             queue: Arc::new(Queue::new(terms.queue_max)),
             view: Arc::new(RwLock::new(self.view)),
             health: Arc::new(Health::new(resumed.steady)),
             log: log.clone(),
+            events,
+            lookups: Semaphore::new(LOOKUPS_MAX),
             clock: clock.clone(),
             tick_ms: terms.tick_ms,
             stall_ms: terms.stall_ms,

@@ -42,6 +42,18 @@ pub(super) enum Item {
     StopWatching { now: Instant },
 }
 
+impl Item {
+    /// Whether it must not wait for company: how well we watch depends on it.
+    pub(super) fn is_urgent(&self) -> bool {
+        match self {
+            Self::Pulse { .. } | Self::Reload(_) | Self::Mend(_) | Self::StopWatching { .. } => {
+                true
+            }
+            Self::Client(_) | Self::Look(_) | Self::Advance { .. } => false,
+        }
+    }
+}
+
 /// Something that only the store knows.
 pub(super) struct Look(pub(super) Lookup);
 
@@ -66,11 +78,11 @@ pub struct Told {
 
 /// Whether a service is still what the client thinks: judged in the writer, against what the
 /// commands before it have made of the service.
-pub struct Condition(Option<Test>);
+pub struct Precondition(Option<Test>);
 
 type Test = Box<dyn FnOnce(&Entry) -> bool + Send>;
 
-impl Condition {
+impl Precondition {
     /// Always true.
     pub const NONE: Self = Self(None);
 
@@ -84,7 +96,7 @@ impl Condition {
     }
 }
 
-impl fmt::Debug for Condition {
+impl fmt::Debug for Precondition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "Some" } else { "None" })
     }
@@ -125,7 +137,7 @@ pub(super) enum Command {
         key: ServiceKey,
         service: Arc<Service>,
         state: ServiceState,
-        condition: Condition,
+        condition: Precondition,
         reply: Reply<Entry>,
     },
     /// DELETE of a service.
@@ -134,7 +146,7 @@ pub(super) enum Command {
     Beat {
         key: ServiceKey,
         heartbeat: Heartbeat,
-        condition: Condition,
+        condition: Precondition,
         reply: Reply<Beaten>,
     },
     /// A batch heartbeat.

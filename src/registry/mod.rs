@@ -9,7 +9,6 @@ mod boot;
 mod command;
 mod decide;
 mod health;
-
 mod pulse;
 mod queue;
 mod tail;
@@ -20,14 +19,15 @@ mod writer;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 pub use self::boot::Boot;
-pub use self::command::{BatchOutcome, Condition as Precondition, Told};
+pub use self::command::{BatchOutcome, Precondition, Told};
 use self::command::{Command, Instant, Item, Look, Reply};
 use self::health::Health;
 use self::queue::Queue;
 use self::tail::Log;
+pub use self::tail::Page;
 pub use self::view::{App, Entry, Subscribed, View};
 use self::writer::Writer;
 use crate::clock::Clock;
@@ -37,7 +37,7 @@ use crate::domain::{
     Service, ServiceId, ServiceKey, ServiceState, SubscriptionId,
 };
 use crate::metrics::Metrics;
-use crate::store::{self, Store};
+use crate::store::{self, EventLog, Store};
 
 /// What requests are decided by; can change while the registry runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,6 +170,9 @@ pub struct Condition {
     pub last_blind_spot: Option<BlindSpot>,
 }
 
+/// So many may read from the store at once, beside the writer or in its queue.
+const LOOKUPS_MAX: usize = 2;
+
 /// See the module.
 #[derive(Clone)]
 pub struct Registry(Arc<Inner>);
@@ -179,6 +182,10 @@ struct Inner {
     view: Arc<RwLock<View>>,
     health: Arc<Health>,
     log: Arc<Log>,
+    /// What `log` does not reach back to.
+    events: Arc<dyn EventLog>,
+    /// Bounds how many read from the store at once.
+    lookups: Semaphore,
     clock: Clock,
     tick_ms: u64,
     stall_ms: u64,
@@ -369,11 +376,17 @@ impl Registry {
         self.look(move |store| store.history(service)).await
     }
 
+    /// Waits until few enough read from the store.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Error> {
+        self.0.lookups.acquire().await.map_err(|_| Error::Stopping)
+    }
+
     /// Asks the writer to look something up in the store.
     async fn look<T: Send + 'static>(
         &self,
         look: impl FnOnce(&dyn Store) -> Result<T, store::Error> + Send + 'static,
     ) -> Result<T, Error> {
+        let _turn = self.turn().await?;
         let (reply, answer) = oneshot::channel();
         let look = Look(Box::new(move |store| {
             drop(reply.send(look(store)?));

@@ -30,8 +30,10 @@ struct Inner {
     closed: bool,
     /// The writer waits for so many items; 0: it does not wait.
     wake_at: usize,
-    /// How many of them are the registry's own.
+    /// How many of them are the registry's own, and do not count against the room for clients.
     own: usize,
+    /// How many of those cannot wait for company: the truth depends on their pace.
+    urgent: usize,
 }
 
 impl Queue {
@@ -64,21 +66,23 @@ impl Queue {
     }
 
     /// Puts in what the registry itself has to say. It is never refused for lack of room, so that
-    /// a flood of beats cannot keep verdicts from being made. `None` from `make`: nothing to do.
+    /// a flood of beats cannot keep verdicts from being made. `make` is told how many urgent items wait;
+    /// `None` from it: nothing to do.
     pub(super) fn push_own(&self, make: impl FnOnce(usize) -> Option<Item>) {
         let mut inner = self.lock();
         if inner.closed {
             return;
         }
-        if let Some(item) = make(inner.own) {
+        if let Some(item) = make(inner.urgent) {
             inner.own += 1;
+            inner.urgent += usize::from(item.is_urgent());
             self.append(inner, item);
         }
     }
 
     fn append(&self, mut inner: MutexGuard<'_, Inner>, item: Item) {
         inner.items.push_back(item);
-        let wake = inner.wake_at > 0 && (inner.items.len() >= inner.wake_at || inner.own > 0);
+        let wake = inner.wake_at > 0 && (inner.items.len() >= inner.wake_at || inner.urgent > 0);
         if wake {
             inner.wake_at = 0;
             drop(inner);
@@ -121,7 +125,7 @@ impl Queue {
             }
         }
         let lonely = |inner: &mut Inner| {
-            !inner.closed && inner.own == 0 && inner.items.len() < terms.linger_commands
+            !inner.closed && inner.urgent == 0 && inner.items.len() < terms.linger_commands
         };
         if terms.linger_ms > 0 && lonely(&mut inner) {
             inner.wake_at = terms.linger_commands;
@@ -138,6 +142,7 @@ impl Queue {
             let Some(item) = inner.items.pop_front() else {
                 break;
             };
+            inner.urgent -= usize::from(item.is_urgent());
             match &item {
                 Item::Client(command) => weight += command.weight(&terms.rules),
                 Item::Advance { told, .. } => {

@@ -9,7 +9,16 @@ use tokio::sync::watch;
 use crate::domain::Event;
 
 /// So many events are kept in memory: whoever is not further behind costs the store nothing.
-const TAIL_MAX: usize = 4096;
+pub(super) const TAIL_MAX: usize = 4096;
+
+/// A part of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// What happened, as far as it is kept.
+    pub events: Vec<Arc<Event>>,
+    /// Everything before this sequence has been looked at: read on here.
+    pub next: u64,
+}
 
 /// See the module. Written by the writer alone.
 #[derive(Debug)]
@@ -21,10 +30,11 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// A log whose next event gets `head`; those from `needed_from` on are to be kept.
-    pub(super) fn new(head: u64, needed_from: u64) -> Self {
+    /// A log with these newest events, whose next event gets `head`; those from `needed_from` on are
+    /// to be kept.
+    pub(super) fn new(newest: Vec<Event>, head: u64, needed_from: u64) -> Self {
         Self {
-            tail: Mutex::default(),
+            tail: Mutex::new(newest.into_iter().map(Arc::new).collect()),
             head: watch::Sender::new(head),
             needed_from: AtomicU64::new(needed_from),
         }
@@ -47,14 +57,27 @@ impl Log {
     }
 
     /// The events from a sequence on, at most `max`; `None` if memory does not reach back so far.
-    pub(super) fn recent(&self, from: u64, max: usize) -> Option<Vec<Arc<Event>>> {
-        if from >= *self.head.borrow() {
-            return Some(Vec::new());
-        }
+    pub(super) fn recent(&self, from: u64, max: usize) -> Option<Page> {
         let tail = self.tail();
-        let first = tail.front()?.sequence;
-        let skipped = usize::try_from(from.checked_sub(first)?).ok()?;
-        Some(tail.iter().skip(skipped).take(max).cloned().collect())
+        let head = *self.head.borrow();
+        if from >= head {
+            return Some(Page {
+                events: Vec::new(),
+                next: from,
+            });
+        }
+        tail.front().filter(|first| first.sequence <= from)?;
+        // Events that were forgotten early leave holes.
+        let skipped = tail.partition_point(|event| event.sequence < from);
+        let events: Vec<_> = tail.iter().skip(skipped).take(max).cloned().collect();
+        let last = events.last().filter(|_| events.len() == max);
+        let next = last.map_or(head, |last| last.sequence + 1);
+        Some(Page { events, next })
+    }
+
+    /// Where the log ends now.
+    pub(super) fn end(&self) -> u64 {
+        *self.head.borrow()
     }
 
     /// Tells the head whenever it moves.
@@ -82,7 +105,7 @@ mod tests {
     #[test]
     fn nobody_finds_an_event_before_the_head_covers_it() {
         const EVENTS: u64 = 100_000;
-        let log = Log::new(0, 0);
+        let log = Log::new(Vec::new(), 0, 0);
         let event = |sequence| Event {
             sequence,
             at: Moment {
@@ -104,7 +127,8 @@ mod tests {
             let mut seen = 0;
             while seen + 1 < EVENTS {
                 // One step back: behind the head, so that memory is asked.
-                let found = log.recent(seen, 64).into_iter().flatten().last();
+                let page = log.recent(seen, 64);
+                let found = page.and_then(|page| page.events.last().cloned());
                 let head = *head.borrow();
                 match found {
                     Some(last) => {

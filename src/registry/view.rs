@@ -273,6 +273,15 @@ impl View {
         }
     }
 
+    /// For the start: callbacks that were failing get as much more time as nobody tried them.
+    pub(super) fn postpone_giving_up(&mut self, outage_ms: u64) {
+        for subscribed in self.subscriptions.values_mut() {
+            if let Some(failing) = &mut subscribed.cursor.failing {
+                failing.since = failing.since.plus_ms(outage_ms);
+            }
+        }
+    }
+
     fn index(&mut self, id: ServiceId, service: &Service) {
         self.names.insert(&service.name, id);
         if let Some(category) = &service.category {

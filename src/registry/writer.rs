@@ -363,8 +363,7 @@ impl Writer {
             let now = self.clock.now().steady;
             for (key, deadline) in &tally.suspended {
                 let lag_ms = now.ms_since(*deadline);
-                #[expect(clippy::cast_precision_loss, reason = "a lag in ms is far below 2^53")]
-                metrics.expiry_lag_seconds.observe(lag_ms as f64 / 1000.0);
+                metrics.expired(lag_ms);
                 log::debug!(
                     "suspended app.id={} service.id={} lag_ms={lag_ms}",
                     key.app,

@@ -5,7 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::{AppRecord, Armed, Batch, DEAD_LETTERS_MAX, Error, FORGOTTEN_MAX, Loaded, Row, Store};
+use super::{
+    AppRecord, Armed, Batch, DEAD_LETTERS_MAX, Error, EventLog, FIRST_SEQUENCE, FORGOTTEN_MAX,
+    Loaded, LogPage, Row, Store,
+};
 use crate::domain::{
     AppInstanceId, BlindSpot, Cursor, DeadLetter, Event, Liveness, Mark, Policy, Service,
     ServiceId, ServiceKey, Steady, Subscription, SubscriptionId,
@@ -152,7 +155,7 @@ impl Store for MemoryStore {
             next_sequence: state
                 .events
                 .last_key_value()
-                .map_or(0, |(last, _)| last + 1),
+                .map_or(FIRST_SEQUENCE, |(last, _)| last + 1),
             last_event: state
                 .events
                 .last_key_value()
@@ -283,10 +286,8 @@ impl Store for MemoryStore {
             .collect())
     }
 
-    fn events(&self, from: u64, max: usize) -> Result<Vec<Event>, Error> {
-        let state = self.state();
-        let events = state.events.range(from..).take(max);
-        Ok(events.map(|(_, event)| event.clone()).collect())
+    fn log(&self) -> Arc<dyn EventLog> {
+        Arc::new(self.clone())
     }
 
     fn dead_letters(&self) -> Result<Vec<DeadLetter>, Error> {
@@ -302,4 +303,23 @@ impl Store for MemoryStore {
     }
 
     fn abandon(self: Box<Self>) {}
+}
+
+impl EventLog for MemoryStore {
+    fn read(&self, from: u64, max: usize) -> Result<LogPage, Error> {
+        let state = self.state();
+        let events = state.events.range(from..).take(max);
+        let events: Vec<_> = events.map(|(_, event)| event.clone()).collect();
+        let last = events.last().filter(|_| events.len() == max);
+        let next = last.map(|last| last.sequence + 1);
+        Ok(LogPage { events, next })
+    }
+
+    fn newest(&self, max: usize) -> Result<Vec<Event>, Error> {
+        let state = self.state();
+        let newest = state.events.values().rev().take(max);
+        let mut newest: Vec<_> = newest.cloned().collect();
+        newest.reverse();
+        Ok(newest)
+    }
 }

@@ -78,12 +78,8 @@ pub trait Store: Send {
     /// When the engine itself fails to read.
     fn history(&self, service: ServiceId) -> Result<Vec<Event>, Error>;
 
-    /// What happened from a sequence on, as far as it is kept; at most `max`. One that cannot be
-    /// decoded is left out, and logged.
-    ///
-    /// # Errors
-    /// When the engine itself fails to read.
-    fn events(&self, from: u64, max: usize) -> Result<Vec<Event>, Error>;
+    /// The log of events, to be read by others while the writer goes on.
+    fn log(&self) -> Arc<dyn EventLog>;
 
     /// What could not be delivered, by subscription and sequence.
     ///
@@ -105,11 +101,40 @@ pub trait Store: Send {
     fn abandon(self: Box<Self>);
 }
 
+/// The log of events, as it is. It may show events of a commit that is not on the disk yet: readers
+/// have to know how far it is. After the store is closed there is nothing in it.
+pub trait EventLog: Send + Sync {
+    /// What happened from a sequence on, as far as it is kept; looks at no more than `max` rows.
+    ///
+    /// # Errors
+    /// When the engine itself fails to read.
+    fn read(&self, from: u64, max: usize) -> Result<LogPage, Error>;
+
+    /// The newest events, at most `max`, oldest first.
+    ///
+    /// # Errors
+    /// When the engine itself fails to read.
+    fn newest(&self, max: usize) -> Result<Vec<Event>, Error>;
+}
+
+/// A part of the log.
+#[derive(Debug, Default)]
+pub struct LogPage {
+    /// Those that can be decoded; the others are logged.
+    pub events: Vec<Event>,
+    /// Where to read on; `None`: this was the end of the log.
+    pub next: Option<u64>,
+}
+
+/// The sequence of a store's first event: so that one can say "before the first".
+const FIRST_SEQUENCE: u64 = 1;
+
 /// Events that one commit forgets for their age at the most.
 const FORGOTTEN_MAX: usize = 1024;
 
-/// Dead letters that are kept of a subscription; the oldest go.
-pub const DEAD_LETTERS_MAX: usize = 1000;
+/// Dead letters that are kept of a subscription; the oldest go. They are there to be looked at, and
+/// an application that goes takes those of all its subscriptions along in one commit.
+pub const DEAD_LETTERS_MAX: usize = 100;
 
 /// One entry of the expiry index. It may be early, never late; a running timer has exactly one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

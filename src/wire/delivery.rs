@@ -75,6 +75,16 @@ pub struct About {
     pub state: String,
 }
 
+/// A report that is made by reading a part of the log.
+pub trait FromLog {
+    /// Where reading has to begin, and before which event it may end; `None`: there is nothing to
+    /// read.
+    fn range(&self) -> Option<(u64, u64)>;
+
+    /// Takes an event into account; each once, in order.
+    fn see(&mut self, event: &Event);
+}
+
 /// Counts what is still to be delivered, event by event.
 #[derive(Debug)]
 pub struct Backlog {
@@ -118,22 +128,6 @@ impl Backlog {
         Self { subscriptions }
     }
 
-    /// The first event that has to be seen.
-    #[must_use]
-    pub fn from(&self) -> Option<u64> {
-        let next = self.subscriptions.iter();
-        next.map(|(report, _)| report.next_sequence).min()
-    }
-
-    /// Takes an event into account; each once, in order.
-    pub fn see(&mut self, event: &Event) {
-        let Some(notice) = event.notice() else { return };
-        for (report, subscription) in &mut self.subscriptions {
-            let is_due = notice.sequence >= report.next_sequence;
-            report.undelivered += u64::from(is_due && subscription.filter.matches(&notice));
-        }
-    }
-
     /// The reports, by application and id.
     #[must_use]
     pub fn into_reports(self) -> Vec<SubscriptionReport> {
@@ -142,22 +136,67 @@ impl Backlog {
     }
 }
 
-impl DeadLetterReport {
-    /// Reports a dead letter; with its event, if that is kept.
+impl FromLog for Backlog {
+    fn range(&self) -> Option<(u64, u64)> {
+        let next = self.subscriptions.iter();
+        let first = next.map(|(report, _)| report.next_sequence).min()?;
+        Some((first, u64::MAX))
+    }
+
+    fn see(&mut self, event: &Event) {
+        let Some(notice) = event.notice() else { return };
+        for (report, subscription) in &mut self.subscriptions {
+            let is_due = notice.sequence >= report.next_sequence;
+            report.undelivered += u64::from(is_due && subscription.filter.matches(&notice));
+        }
+    }
+}
+
+/// Finds out what dead letters were about.
+#[derive(Debug)]
+pub struct Letters {
+    reports: Vec<DeadLetterReport>,
+}
+
+impl Letters {
+    /// Of these, by subscription and sequence.
     #[must_use]
-    pub fn new(letter: &DeadLetter, event: Option<&Event>) -> Self {
-        let notice = event.and_then(Event::notice);
-        Self {
+    pub fn new(letters: &[DeadLetter]) -> Self {
+        let report = |letter: &DeadLetter| DeadLetterReport {
             subscription_id: letter.subscription.to_string(),
             sequence: letter.sequence,
             at: rfc3339(letter.at),
             error: letter.error.clone(),
-            about: notice.map(|notice| About {
+            about: None,
+        };
+        Self {
+            reports: letters.iter().map(report).collect(),
+        }
+    }
+
+    /// The reports, in the order of the letters.
+    #[must_use]
+    pub fn into_reports(self) -> Vec<DeadLetterReport> {
+        self.reports
+    }
+}
+
+impl FromLog for Letters {
+    fn range(&self) -> Option<(u64, u64)> {
+        let sequences = || self.reports.iter().map(|report| report.sequence);
+        Some((sequences().min()?, sequences().max()? + 1))
+    }
+
+    fn see(&mut self, event: &Event) {
+        let Some(notice) = event.notice() else { return };
+        let of_event = |report: &&mut DeadLetterReport| report.sequence == event.sequence;
+        for report in self.reports.iter_mut().filter(of_event) {
+            report.about = Some(About {
                 ser_instance_id: notice.service.to_string(),
                 ser_name: notice.subject.name.clone(),
                 change_type: notice.change.as_str().to_owned(),
                 state: notice.state.as_str().to_owned(),
-            }),
+            });
         }
     }
 }

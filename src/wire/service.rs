@@ -8,10 +8,7 @@ use super::links::{Link, Links};
 use super::member::{Malformed, Members};
 use super::transport::{TransportInfo, transport};
 use crate::domain::service::{Category, LivenessOffer, Locality, Transport};
-use crate::domain::{Liveness, Service, ServiceKey, ServiceState};
-
-/// Longest `serName` and `serCategory.id` in bytes: both are kept with every event.
-pub const NAME_BYTES_MAX: usize = 255;
+use crate::domain::{Liveness, Service, ServiceKey, ServiceState, Subject};
 
 /// So many ids are listed when a `transportId` is none of them.
 const IDS_LISTED_MAX: usize = 10;
@@ -92,9 +89,10 @@ pub fn parse(body: &[u8], transports: &[Transport]) -> Result<(Service, ServiceS
 
 fn bounded(path: &str, text: &str) -> Result<(), Malformed> {
     match text.len() {
-        ..=NAME_BYTES_MAX => Ok(()),
+        ..=Subject::NAME_BYTES_MAX => Ok(()),
         bytes => Err(Malformed::new(format!(
-            "{path} is {bytes} bytes long; at most {NAME_BYTES_MAX} are taken"
+            "{path} is {bytes} bytes long; at most {} are taken",
+            Subject::NAME_BYTES_MAX
         ))),
     }
 }

@@ -228,6 +228,7 @@ impl Scene {
             letters: letters.len(),
             expiry,
             events: events
+                .events
                 .iter()
                 .map(|event| discriminant(&event.what))
                 .collect(),

@@ -199,7 +199,11 @@ fn a_callback_is_seen_through_in_every_notation() {
         ("http://notlocalhost/", None),
         ("http://mec.example:8080/notify?x=127.0.0.1#localhost", None),
     ] {
-        let parsed = CallbackUri::parse(callback).unwrap();
+        let Ok(parsed) = CallbackUri::parse(callback) else {
+            // Refused for its form already.
+            assert!(expected.is_some(), "{callback}");
+            continue;
+        };
         let found = kind(guard(&[]).check_host(&parsed));
         assert_eq!(found, expected, "{callback}");
     }

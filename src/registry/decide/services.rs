@@ -9,7 +9,7 @@ use crate::domain::{
     ServiceKey, ServiceState, Subject,
 };
 use crate::registry::Error;
-use crate::registry::command::{BatchOutcome, Condition};
+use crate::registry::command::{BatchOutcome, Precondition};
 use crate::registry::view::Entry;
 
 /// Blind spots are sorted by start and overlap little: the latest to end is among the last few.
@@ -75,7 +75,7 @@ impl Pending<'_> {
         key: &ServiceKey,
         service: Arc<Service>,
         state: ServiceState,
-        condition: Condition,
+        condition: Precondition,
     ) -> Result<Entry, Error> {
         let old = self.entry_of(key)?;
         let offer = service.liveness_offer;
@@ -155,7 +155,7 @@ impl Pending<'_> {
         &mut self,
         key: &ServiceKey,
         heartbeat: Heartbeat,
-        condition: Condition,
+        condition: Precondition,
     ) -> Result<Beaten, Error> {
         let old = self.entry_of(key)?;
         let offer = old.service.liveness_offer;
@@ -224,7 +224,7 @@ impl Pending<'_> {
                 app: app.clone(),
                 service,
             };
-            let outcome = match self.beat(&key, heartbeat, Condition::NONE) {
+            let outcome = match self.beat(&key, heartbeat, Precondition::NONE) {
                 Ok(beaten) if beaten.new_interval => {
                     BatchOutcome::NewInterval(beaten.liveness.agreement.shown())
                 }

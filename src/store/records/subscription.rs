@@ -91,8 +91,7 @@ pub(in crate::store) fn decode_subscription(
     bytes: &[u8],
 ) -> Result<Subscription, DecodeError> {
     let record: SubscriptionV1 = codec::decode_v1(bytes)?;
-    let callback = CallbackUri::parse(&record.callback)
-        .map_err(|error| DecodeError::Payload(format!("the callback {error}")))?;
+    let callback = CallbackUri::stored(record.callback);
     let category = |[href, id, name, version]: [String; 4]| Category {
         href,
         id,

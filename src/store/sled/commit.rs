@@ -134,18 +134,30 @@ impl Writes {
         }
     }
 
-    fn put_apps(&mut self, batch: &Batch) {
+    /// Parts that are there but cannot be read are in no one's view, so what goes is looked up.
+    fn put_apps(&mut self, batch: &Batch, trees: &Trees) -> Result<(), Error> {
         for (app, change) in &batch.apps {
+            for key in trees.app_info.scan_prefix(schema::app_key(app)).keys() {
+                self.app_info.remove(key?);
+            }
             match &change.new {
                 Some(new) => self
                     .apps
                     .insert(schema::app_key(app), records::encode_app(new)),
                 None => self.apps.remove(schema::app_key(app)),
             }
-            let info = change.and_then(|app| app.info.as_deref().map(records::encode_app_info));
+            let info = Change {
+                old: None,
+                new: change.new.as_ref().and_then(|app| app.info.as_deref()),
+            };
             let key_of = |part| schema::app_part_key(app, part);
-            self.app_info.put_parts(&info, key_of, |_, _| {});
+            self.app_info.put_parts(
+                &info.map(|info| records::encode_app_info(info)),
+                key_of,
+                |_, _| {},
+            );
         }
+        Ok(())
     }
 
     fn put_subscriptions(&mut self, batch: &Batch, sum: &mut Fingerprint) {
@@ -211,7 +223,7 @@ impl SledStore {
     ) -> Result<Vec<(&sled::Tree, sled::Batch)>, Error> {
         let mut sum = Fingerprint(census.fingerprint.unwrap_or(0));
         let mut writes = Writes::default();
-        writes.put_apps(batch);
+        writes.put_apps(batch, &self.trees)?;
         writes.put_services(batch, &mut sum);
         writes.put_subscriptions(batch, &mut sum);
         for (subscription, sequence) in self.forgotten_letters(batch)? {

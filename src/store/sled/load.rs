@@ -4,7 +4,7 @@ use super::Trees;
 use super::census::{Counted, Fingerprint};
 use crate::store::codec::DecodeError;
 use crate::store::schema::{self, meta, tree};
-use crate::store::{Armed, Error, Loaded, Row, SkippedRow, records};
+use crate::store::{Armed, Error, FIRST_SEQUENCE, Loaded, Row, SkippedRow, records};
 
 /// All rows, and the fingerprint of those that count.
 pub(super) fn load(
@@ -93,6 +93,7 @@ pub(super) fn load(
             Err(error) => loaded.skip(tree::BLIND_SPOTS, &key, &error),
         }
     }
+    loaded.next_sequence = FIRST_SEQUENCE;
     for row in trees.events.iter().rev() {
         let (key, value) = row?;
         if let Ok(sequence) = schema::parse_sequence_key(&key) {

@@ -7,17 +7,19 @@
 
 mod census;
 mod commit;
+mod events;
 mod load;
 mod open;
 mod preflight;
 
 use std::fs::File;
+use std::sync::Arc;
 
 pub use self::open::{OpenMode, OpenOptions};
 use super::data_dir::{DataDir, Seal, StoreFile};
 use super::records::Census;
 use super::schema::{self, tree};
-use super::{Armed, Batch, Durability, Error, Loaded, OpenError, Row, Store, records};
+use super::{Armed, Batch, Durability, Error, EventLog, Loaded, OpenError, Row, Store, records};
 use crate::domain::{BootId, DeadLetter, Event, ServiceId, Steady};
 
 /// Registrations on sled.
@@ -33,6 +35,7 @@ pub struct SledStore {
     witness: File,
     boot_id: BootId,
     floor_written_at: Option<Steady>,
+    log_of_events: Arc<events::SledEvents>,
 }
 
 struct Trees {
@@ -162,18 +165,8 @@ impl Store for SledStore {
         Ok(events)
     }
 
-    fn events(&self, from: u64, max: usize) -> Result<Vec<Event>, Error> {
-        let mut events = Vec::new();
-        for row in self.trees.events.range(from.to_be_bytes()..).take(max) {
-            let (key, value) = row?;
-            let decoded = schema::parse_sequence_key(&key)
-                .and_then(|sequence| records::decode_event(sequence, &value));
-            match decoded {
-                Ok(event) => events.push(event),
-                Err(error) => log::error!("skipped an event with key {key:?}: {error}"),
-            }
-        }
-        Ok(events)
+    fn log(&self) -> Arc<dyn EventLog> {
+        self.log_of_events.clone()
     }
 
     fn dead_letters(&self) -> Result<Vec<DeadLetter>, Error> {
@@ -217,9 +210,11 @@ impl SledStore {
             data_dir,
             mut store_file,
             census,
+            log_of_events,
             ..
         } = self;
         db.flush()?;
+        log_of_events.close();
         drop(trees);
         // Joins the engine's thread; its files are quiet from here on.
         drop(db);

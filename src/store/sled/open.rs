@@ -7,10 +7,12 @@
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::census::Fingerprint;
+use super::events::SledEvents;
 use super::preflight::{self, Finding};
 use super::{SledStore, Trees};
 use crate::clock::wall_now;
@@ -109,6 +111,7 @@ pub(super) fn open(options: &OpenOptions<'_>) -> Result<SledStore, OpenError> {
     match finished {
         Ok((trees, log, witness, store_file, census)) => Ok(SledStore {
             db,
+            log_of_events: Arc::new(SledEvents::new(trees.events.clone())),
             trees,
             log,
             witness,

@@ -170,7 +170,7 @@ fn what_is_wrong_is_named() {
 fn names_that_every_event_carries_are_bounded() {
     let category = |id: &str| json!({"href": "", "id": id, "name": "n".repeat(300), "version": ""});
     let long = "é".repeat(127) + "x";
-    assert_eq!(long.len(), NAME_BYTES_MAX);
+    assert_eq!(long.len(), crate::domain::Subject::NAME_BYTES_MAX);
     for body in [
         with("serName", json!(long)),
         with("serCategory", category(&long)),
