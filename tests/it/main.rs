@@ -10,6 +10,7 @@ mod callbacks;
 mod config;
 mod contract;
 mod damage;
+mod delivery;
 mod disk_faults;
 mod etags;
 mod expiry;
