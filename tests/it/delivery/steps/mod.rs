@@ -168,6 +168,46 @@ async fn a_crash_at_any_step_loses_nothing_that_is_not_given_up() {
     dies_at_every_step("soon given up", scenario).await;
 }
 
+/// Consumers that went down with the server may come back later than it.
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_not_charged_to_what_could_not_be_delivered() {
+    let mut random = Random::from_env("outage");
+    let machine = ManualMachine::new();
+    let Scenario {
+        registry, notify, ..
+    } = Scenario::with_batches(3);
+    let mut hands = random.fork();
+    let mut begin =
+        |store| Life::begin(store, &machine, random.fork(), registry.clone(), notify, 1);
+    let life = begin(MemoryStore::default());
+    life.desk.is(Mood::Bad);
+    let mut hand = Hand::of(&life, hands.fork());
+    hand.register(&life).await;
+    subscribe(&life, 1, everything()).await;
+    hand.register(&life).await;
+    let letters = |life: &Life| life.store.dead_letters().unwrap().len();
+    let is_tried = async |life: &Life| {
+        let before = life.desk.sent().len();
+        // One is over when the next one begins, or nothing is left to tell.
+        while life.desk.sent().len() < before + 2 && letters(life) == 0 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    is_tried(&life).await;
+    let store = life.store.snapshot();
+    life.end().await;
+
+    machine.advance_ms(2 * notify.give_up_after_ms);
+    let life = begin(store);
+    life.desk.is(Mood::Bad);
+    is_tried(&life).await;
+    assert_eq!(letters(&life), 0, "nobody tried in the meantime");
+    machine.advance_ms(notify.give_up_after_ms);
+    is_tried(&life).await;
+    assert_eq!(letters(&life), 1);
+    life.end().await;
+}
+
 /// Memory reaches back 4096 events.
 #[tokio::test(start_paused = true)]
 async fn what_memory_does_not_hold_is_read_from_the_store() {
