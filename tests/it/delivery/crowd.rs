@@ -76,7 +76,7 @@ fn a_mass_expiry_is_told_to_everybody_while_one_hangs() {
         [
             "notify.timeout_ms=300",
             "liveness.min_interval_s=1",
-            "apps.services_max_per_app=100000",
+            "apps.services_max_per_app=200000",
             grace,
         ]
     };
