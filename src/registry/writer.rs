@@ -241,9 +241,11 @@ impl Writer {
             self.next_sequence += 1;
         }
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
-        batch.events_needed_from = match view.subscriptions().next() {
-            Some(_) => self.log.needed_from(),
-            None => u64::MAX,
+        let nobody = view.subscriptions().next().is_none() && batch.subscriptions.is_empty();
+        batch.events_needed_from = if nobody {
+            u64::MAX
+        } else {
+            self.log.needed_from()
         };
         drop(view);
         batch.events_per_service_max = self.terms.events_per_service_max;

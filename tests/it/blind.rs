@@ -210,7 +210,7 @@ async fn a_verdict_carries_what_it_rests_on() {
     );
     assert_eq!(events[1].at.steady, *since);
     let sequences: Vec<_> = events.iter().map(|event| event.sequence).collect();
-    assert_eq!(sequences, [0, 1, 2]);
+    assert_eq!(sequences, [1, 2, 3]);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use mepulse::metrics::Metrics;
 use mepulse::notify::{self, Failure, Notifier, Post};
 use mepulse::registry::{Boot, Registry, Running, Terms};
 use mepulse::store::memory::MemoryStore;
-use mepulse::store::{Armed, Batch, Error, Loaded, Row, Store};
+use mepulse::store::{Armed, Batch, Error, EventLog, Loaded, Row, Store};
 use mepulse::wire::Links;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -71,8 +71,8 @@ impl Store for Recorder {
         self.inner.history(service)
     }
 
-    fn events(&self, from: u64, max: usize) -> Result<Vec<Event>, Error> {
-        self.inner.events(from, max)
+    fn log(&self) -> Arc<dyn EventLog> {
+        self.inner.log()
     }
 
     fn dead_letters(&self) -> Result<Vec<mepulse::domain::DeadLetter>, Error> {
@@ -262,6 +262,8 @@ impl Life {
                 ),
             }
             tokio::time::sleep(Duration::from_secs(20)).await;
+            // What is to be given up is given up by the clock.
+            self.machine.advance_ms(20_000);
         }
     }
 

@@ -13,8 +13,8 @@ use mepulse::domain::subscription::Filter;
 use mepulse::domain::{Event, ServiceState};
 use mepulse::notify;
 use mepulse::registry::Terms;
-use mepulse::store::Store;
 use mepulse::store::memory::MemoryStore;
+use mepulse::store::{EventLog, Store};
 
 use self::hand::{Hand, everything, subscribe};
 use self::life::{Diary, Life, Mood, Sent};
@@ -246,7 +246,7 @@ async fn what_memory_does_not_hold_is_read_from_the_store() {
     for number in 0..4500 {
         toggle(number).await;
     }
-    let kept = |life: &Life| life.store.events(0, usize::MAX).unwrap().len();
+    let kept = |life: &Life| life.store.newest(usize::MAX).unwrap().len();
     assert!(kept(&life) >= 4500, "somebody is still to be told");
     life.desk.is(Mood::Moody);
     life.settled(&[], &BTreeMap::new()).await;
