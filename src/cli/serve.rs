@@ -15,7 +15,7 @@ use crate::clock::{Machine, SystemMachine};
 use crate::config::{Config, ConfigError, Sources};
 use crate::domain::service::Transport;
 use crate::http::listener::{self, Limits};
-use crate::http::{self, Api, BodyLimits, Settings};
+use crate::http::{self, Api, BodyLimits, Parts, Settings};
 use crate::metrics::Metrics;
 use crate::notify::{self, Caller, Guard, Notifier};
 use crate::registry::{Boot, Registry, Rules, Running, Terms};
@@ -127,7 +127,7 @@ async fn serve(
     };
     let (settings_sender, settings_receiver) = watch::channel(settings(&config));
     let (stop_sender, stopping) = watch::channel(false);
-    let api = Api {
+    let api = Api::from(Parts {
         registry: registry.clone(),
         metrics: metrics.clone(),
         links: Arc::new(Links::new(&config.server.public_url)),
@@ -142,7 +142,7 @@ async fn serve(
         streams: Arc::new(Semaphore::new((config.server.connections_max / 4).max(1))),
         sign_of_life: Duration::from_millis((config.server.idle_timeout_ms / 3).max(1)),
         stop: stopping.clone(),
-    };
+    });
     let listeners = listen(tcp, admin, &api, &config);
     let notifier = Notifier::new(
         registry.clone(),

@@ -194,6 +194,14 @@ impl CallbackUri {
         self.url.as_ref()
     }
 
+    /// Host and port: who is called; empty if it cannot be called.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        let host = self.url().and_then(Url::host_str).unwrap_or_default();
+        let port = self.url().and_then(Url::port_or_known_default);
+        format!("{host}:{}", port.unwrap_or(0))
+    }
+
     /// The address, where the host is one (in any notation: `127.1`, `0x7f000001`, `[::1]`).
     #[must_use]
     pub fn literal_address(&self) -> Option<IpAddr> {

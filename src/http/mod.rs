@@ -18,6 +18,7 @@ mod services;
 mod subscriptions;
 
 use std::future::Future;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,9 +39,26 @@ use crate::registry::Registry;
 use crate::wire::Links;
 use crate::wire::report::About;
 
-/// What the handlers share. Cheap to clone.
+/// What the handlers share. Cheap to clone: every request does.
 #[derive(Clone)]
-pub struct Api {
+pub struct Api(Arc<Parts>);
+
+impl Deref for Api {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl From<Parts> for Api {
+    fn from(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+/// See [`Api`].
+pub struct Parts {
     /// The registry.
     pub registry: Registry,
     /// The metrics.

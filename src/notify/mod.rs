@@ -15,6 +15,7 @@ mod connect;
 mod guard;
 mod held;
 mod interest;
+mod places;
 mod worker;
 
 use std::collections::HashMap;
@@ -23,13 +24,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 pub use self::callback::{Caller, Failure};
 pub use self::connect::CallerError;
 pub use self::guard::{Forbidden, Guard, Kind};
 use self::interest::Interest;
+use self::places::Places;
 use self::worker::{Office, Standing, Worker};
 use crate::domain::subscription::CallbackUri;
 use crate::domain::{Cursor, Failing, Subscription, SubscriptionId};
@@ -134,7 +136,6 @@ impl<P: Post> Notifier<P> {
         terms: Terms,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        let unproven = terms.in_flight_max / 2;
         Self {
             office: Arc::new(Office {
                 registry,
@@ -142,8 +143,7 @@ impl<P: Post> Notifier<P> {
                 links,
                 metrics,
                 terms,
-                proven: Semaphore::new(terms.in_flight_max - unproven),
-                unproven: Semaphore::new(unproven.max(1)),
+                places: Places::new(terms.in_flight_max),
             }),
             known: HashMap::new(),
             version: None,

@@ -7,9 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::backoff;
+use super::places::Places;
 use super::{Failure, Post, Terms};
 use crate::domain::{Cursor, DeadLetter, Event, Failing, Notice, Steady, Subscription};
 use crate::metrics::Metrics;
@@ -32,10 +33,7 @@ pub(super) struct Office<P> {
     pub(super) links: Arc<Links>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) terms: Terms,
-    /// Places for callbacks under way, of those that took the last notification soon.
-    pub(super) proven: Semaphore,
-    /// And of all others: they may hang, and keep nobody but each other waiting.
-    pub(super) unproven: Semaphore,
+    pub(super) places: Places,
 }
 
 /// One subscriber that has to be told something.
@@ -183,12 +181,8 @@ impl<P: Post> Worker<P> {
     /// One attempt. Nothing is sent for a subscription that is gone by now.
     async fn send(&mut self, events: &[Arc<Event>], key: u64) -> Result<Result<(), Failure>, Gone> {
         let office = self.office.clone();
-        let places = if self.standing.is_proven {
-            &office.proven
-        } else {
-            &office.unproven
-        };
-        let _place = places.acquire().await.map_err(|_| Gone)?;
+        let host = self.subscription.callback.authority();
+        let _place = office.places.take(&host, self.standing.is_proven).await;
         let subscription = &self.subscription;
         let is_there = {
             let view = office.registry.view();
