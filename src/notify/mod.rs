@@ -2,11 +2,11 @@
 //!
 //! There is one log of events and a cursor for each subscription, no row for each notice: a verdict
 //! costs the same however many subscribers hear of it. One task follows the log and finds out who is
-//! concerned ([`interest`]); those get a task of their own ([`worker`]) that reads on from their
+//! concerned (`interest`); those get a task of their own (`worker`) that reads on from their
 //! cursor, sends, and moves the cursor through the registry, until there is nothing left to tell.
 //! Subscribers to whom nothing has to be told cost nothing but their place in a map.
 //!
-//! Pure: [`guard`] (which addresses may be called), [`backoff`] (when to try again). [`callback`] is
+//! Pure: `guard` (which addresses may be called), `backoff` (when to try again). `callback` is
 //! the HTTP client.
 
 mod backoff;
