@@ -105,12 +105,13 @@ fn one_that_hangs_delays_nobody_else() {
     }
     subscribe(&server, "app", &sink.uri("/cb"));
     let mut producer = Producer::register(&server, "app", 0);
-    wait_until("all others hang", || hung.count() == 20);
+    // One host has a sixteenth of the places; the others of it wait.
+    wait_until("all others hang", || hung.count() == 16);
     for _ in 0..50 {
         producer.step(&server);
     }
     let figures = is_told(&sink, "/cb", &history(&[producer]));
-    assert_eq!((figures.duplicates, hung.count()), (0, 20));
+    assert_eq!((figures.duplicates, hung.count()), (0, 16));
 }
 
 #[test]
