@@ -5,6 +5,7 @@
 //! * [`domain`]: the standard's nouns and our rules, pure
 //! * [`clock`]: the only reader of machine time
 //! * [`wire`]: JSON of MEC 011
+//! * [`tls`]: whom we trust when we call somebody, and who we are
 //! * [`store`]: durable state behind a small seam; the only room that knows bytes
 //! * [`registry`]: the use cases, and the one writer
 //! * [`notify`]: tells subscribers
@@ -21,4 +22,5 @@ pub mod metrics;
 pub mod notify;
 pub mod registry;
 pub mod store;
+pub mod tls;
 pub mod wire;

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::error::Error as StdError;
 use std::io;
 use std::path::Path;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -15,12 +15,14 @@ use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 
-use super::connect::{BEGAN_CONNECTION, CallerError, ConnectError, Connector};
+use super::connect::{BEGAN_CONNECTION, ConnectError, Connector};
 use super::guard::Guard;
 use super::held::Open;
 use crate::clock;
 use crate::domain::subscription::CallbackUri;
 use crate::domain::{Failing, Wall};
+use crate::tls::TlsError;
+use crate::wire;
 
 /// The same number on a repeat means the same notification.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -40,8 +42,6 @@ const IDLE_PER_HOST_MAX: usize = 4;
 
 /// While more connections than these are open, none is kept after its notification.
 pub(super) const KEPT_MAX: usize = 128;
-
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// Calls callbacks. Cheap to clone; clones share their connections.
 #[derive(Debug, Clone)]
@@ -68,12 +68,8 @@ impl Caller {
     /// whose exchanges take no longer than `timeout`.
     ///
     /// # Errors
-    /// [`CallerError`].
-    pub fn new(
-        guard: Guard,
-        ca_file: Option<&Path>,
-        timeout: Duration,
-    ) -> Result<Self, CallerError> {
+    /// [`TlsError`].
+    pub fn new(guard: Guard, ca_file: Option<&Path>, timeout: Duration) -> Result<Self, TlsError> {
         let open = Open::default();
         let connector = Connector::new(guard, ca_file, timeout, &open)?;
         let client = |idle_per_host_max| {
@@ -188,18 +184,9 @@ fn redirect_host(headers: &HeaderMap, to: &CallbackUri) -> Option<String> {
     target.host_str().map(str::to_owned)
 }
 
-/// `Retry-After`: seconds or a date.
+/// What a peer asks for.
 fn retry_after(headers: &HeaderMap, now: Wall) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let asked = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More seconds than a number holds are more than enough, too.
-        value.parse().map_or(RETRY_AFTER_MAX, Duration::from_secs)
-    } else {
-        let date = httpdate::parse_http_date(value).ok()?;
-        let date = date.duration_since(UNIX_EPOCH).ok()?;
-        date.saturating_sub(Duration::from_nanos(now.as_ns()))
-    };
-    Some(asked.min(RETRY_AFTER_MAX))
+    wire::retry_after::parse(headers.get(RETRY_AFTER)?.to_str().ok()?, now)
 }
 
 /// Reads a body to its end, or drops it, which closes its connection.

@@ -4,19 +4,14 @@ use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::rt::TokioIo;
-use log::warn;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -24,6 +19,7 @@ use tower_service::Service;
 
 use super::guard::{Forbidden, Guard};
 use super::held::{Held, Open};
+use crate::tls::{self, PemFile, TlsError};
 
 tokio::task_local! {
     /// Whether the current exchange has begun a connection. If not, it uses an old one.
@@ -34,36 +30,6 @@ tokio::task_local! {
 const LOOKUPS_MAX: usize = 64;
 
 type Connecting<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
-
-/// A caller could not be made ready.
-#[derive(Debug, thiserror::Error)]
-pub enum CallerError {
-    /// `notify.ca_file` cannot be read.
-    #[error("notify.ca_file {path} cannot be read: {source}", path = .path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's reason.
-        source: io::Error,
-    },
-    /// It is no PEM, or holds what is no certificate.
-    #[error("notify.ca_file {path} is no PEM file of certificates: {reason}", path = .path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// It holds nothing that could be trusted.
-    #[error("notify.ca_file {path} holds no certificate", path = .path.display())]
-    NoCertificate {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The TLS library does not take its own defaults.
-    #[error("TLS cannot be set up: {0}")]
-    Tls(#[from] rustls::Error),
-}
 
 /// Why there is no connection. A sentence for the subscription's owner and for the log.
 #[derive(Debug, thiserror::Error)]
@@ -187,14 +153,13 @@ impl Connector {
         ca_file: Option<&Path>,
         timeout: Duration,
         open: &Open,
-    ) -> Result<Self, CallerError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots(ca_file)?)
-            .with_no_client_auth();
+    ) -> Result<Self, TlsError> {
+        let ca_file = ca_file.map(|path| PemFile {
+            key: "notify.ca_file",
+            path,
+        });
         let inner = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
+            .with_tls_config(tls::client_config(ca_file, None)?)
             .https_or_http()
             .enable_http1()
             .wrap_connector(GuardedConnector {
@@ -230,50 +195,6 @@ impl Service<Uri> for Connector {
                     Err(error) => ConnectError::Tls(error),
                 }),
             }
-        })
-    }
-}
-
-/// The system's certificate authorities and those in the file. A system without any is no error:
-/// small images have none, and need none for http.
-fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, CallerError> {
-    let mut roots = RootCertStore::empty();
-    let system = rustls_native_certs::load_native_certs();
-    for error in &system.errors {
-        warn!("not all of the system's certificate authorities can be read: {error}");
-    }
-    let (_, ignored) = roots.add_parsable_certificates(system.certs);
-    if ignored > 0 {
-        warn!("{ignored} of the system's certificate authorities cannot be used");
-    }
-    if let Some(path) = ca_file {
-        add_file(&mut roots, path)?;
-    }
-    Ok(roots)
-}
-
-fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), CallerError> {
-    let malformed = |reason: String| CallerError::Malformed {
-        path: path.to_owned(),
-        reason,
-    };
-    let pem = std::fs::read(path).map_err(|source| CallerError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })?;
-    let mut found = false;
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| malformed(error.to_string()))?;
-        roots
-            .add(certificate)
-            .map_err(|error| malformed(error.to_string()))?;
-        found = true;
-    }
-    if found {
-        Ok(())
-    } else {
-        Err(CallerError::NoCertificate {
-            path: path.to_owned(),
         })
     }
 }

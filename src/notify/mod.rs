@@ -28,7 +28,6 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 pub use self::callback::{Caller, Failure};
-pub use self::connect::CallerError;
 pub use self::guard::{Forbidden, Guard, Kind};
 use self::interest::Interest;
 use self::places::Places;

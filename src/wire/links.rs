@@ -34,7 +34,11 @@ impl Links {
     }
 
     fn app(&self, app: &AppInstanceId) -> String {
-        format!("{}{ROOT}/applications/{}", self.prefix, segment(app))
+        format!(
+            "{}{ROOT}/applications/{}",
+            self.prefix,
+            segment(app.as_str())
+        )
     }
 
     /// The service, below its application.
@@ -83,12 +87,17 @@ impl Links {
     #[must_use]
     pub fn registration(&self, app: &AppInstanceId) -> String {
         let prefix = &self.prefix;
-        format!("{prefix}{APP_SUPPORT_ROOT}/registrations/{}", segment(app))
+        format!(
+            "{prefix}{APP_SUPPORT_ROOT}/registrations/{}",
+            segment(app.as_str())
+        )
     }
 }
 
-fn segment(app: &AppInstanceId) -> PercentEncode<'_> {
-    utf8_percent_encode(app.as_str(), SEGMENT)
+/// A text as one segment of a path.
+#[must_use]
+pub fn segment(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, SEGMENT)
 }
 
 /// `LinkType`.

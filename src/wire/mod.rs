@@ -10,6 +10,7 @@ pub mod notification;
 pub mod problem;
 pub mod query;
 pub mod report;
+pub mod retry_after;
 pub mod service;
 pub mod story;
 pub mod subscription;

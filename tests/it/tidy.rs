@@ -21,17 +21,18 @@ fn root() -> PathBuf {
 }
 
 /// Which rooms a room may import; an absent name is a decision.
-const MAY_IMPORT: [(&str, &[&str]); 9] = [
+const MAY_IMPORT: [(&str, &[&str]); 10] = [
     ("domain", &[]),
     ("clock", &["domain"]),
     ("config", &["domain", "store"]),
     ("metrics", &["domain"]),
     ("wire", &["domain"]),
+    ("tls", &[]),
     ("store", &["domain", "clock"]),
     ("registry", &["domain", "clock", "store", "metrics"]),
     (
         "notify",
-        &["domain", "clock", "wire", "registry", "metrics"],
+        &["domain", "clock", "wire", "tls", "registry", "metrics"],
     ),
     (
         "http",

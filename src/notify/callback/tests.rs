@@ -461,11 +461,11 @@ fn a_file_without_authorities_is_an_error() {
         assert!(error.to_string().contains(path.to_str().unwrap()));
         error
     };
-    assert!(matches!(failed(), CallerError::Unreadable { .. }));
+    assert!(matches!(failed(), TlsError::Unreadable { .. }));
     let key = KeyPair::generate().unwrap().serialize_pem();
     for text in ["", "nothing\n", key.as_str()] {
         std::fs::write(&path, text).unwrap();
-        assert!(matches!(failed(), CallerError::NoCertificate { .. }));
+        assert!(matches!(failed(), TlsError::NoCertificate { .. }));
     }
     let (begin, end) = ("-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----");
     for text in [
@@ -474,7 +474,7 @@ fn a_file_without_authorities_is_an_error() {
         format!("{begin}\nAAAA\n"),
     ] {
         std::fs::write(&path, &text).unwrap();
-        assert!(matches!(failed(), CallerError::Malformed { .. }), "{text}");
+        assert!(matches!(failed(), TlsError::Malformed { .. }), "{text}");
     }
 }
 
