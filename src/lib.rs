@@ -10,9 +10,11 @@
 //! * [`registry`]: the use cases, and the one writer
 //! * [`notify`]: tells subscribers
 //! * [`http`]: routes, the accept loop, status codes
+//! * [`agent`]: heartbeats for applications that cannot
 //! * [`config`], [`metrics`]
 //! * [`cli`]: the commands; builds everything inward-out and stops it outward-in
 
+pub mod agent;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -1,6 +1,7 @@
 //! The command line: one binary, its roles as subcommands. All exit codes are chosen here.
 
 mod admin;
+mod agent;
 mod bench;
 mod delivery;
 mod human;
@@ -14,6 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use self::agent::AgentArgs;
 use crate::config::{ConfigError, Sources};
 use crate::store::OpenError;
 
@@ -28,8 +30,9 @@ pub struct Cli {
 const LONG_ABOUT: &str = "Keeps the truth about which MEC application services are alive (ETSI GS MEC 011, \
 Mp1), across restarts, crashes, power cuts and wrong clocks. An acknowledged heartbeat is on the disk.
 
-Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration, 3 the data directory is in use by another process.
-Logs go to standard error; RUST_LOG sets what is logged (default: info for serve, else warn).";
+Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration, 3 the data directory (or an agent's state file) is in use
+by another process; agent run: that of its command.
+Logs go to standard error; RUST_LOG sets what is logged (default: info for serve and agent, else warn).";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -37,6 +40,8 @@ enum Command {
     Serve(ServeArgs),
     /// Look into the database, whether the server runs or not.
     Admin(AdminArgs),
+    /// Register and beat for applications that cannot.
+    Agent(AgentArgs),
     /// Measure.
     Bench(BenchArgs),
 }
@@ -191,20 +196,23 @@ impl From<OpenError> for Failure {
 pub fn run(cli: Cli) -> ExitCode {
     let default_filter = match &cli.command {
         Command::Serve(_) => "info",
+        Command::Agent(args) => args.default_filter(),
         // Their output is the interface; the log speaks up only when something is wrong.
         Command::Admin(_) | Command::Bench(_) => "warn",
     };
     let env = env_logger::Env::default().default_filter_or(default_filter);
     env_logger::Builder::from_env(env).init();
+    let done = |()| ExitCode::SUCCESS;
     let result = match cli.command {
-        Command::Serve(args) => serve::run(&args),
-        Command::Admin(args) => admin::run(&args),
+        Command::Serve(args) => serve::run(&args).map(done),
+        Command::Admin(args) => admin::run(&args).map(done),
+        Command::Agent(args) => agent::run(&args),
         Command::Bench(BenchArgs {
             command: BenchCommand::Baseline { listen },
-        }) => bench::baseline(listen),
+        }) => bench::baseline(listen).map(done),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(Failure { code, message }) => {
             eprintln!("mepulse: {message}");
             ExitCode::from(code)

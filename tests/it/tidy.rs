@@ -21,7 +21,7 @@ fn root() -> PathBuf {
 }
 
 /// Which rooms a room may import; an absent name is a decision.
-const MAY_IMPORT: [(&str, &[&str]); 10] = [
+const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("domain", &[]),
     ("clock", &["domain"]),
     ("config", &["domain", "store"]),
@@ -34,6 +34,7 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
         "notify",
         &["domain", "clock", "wire", "tls", "registry", "metrics"],
     ),
+    ("agent", &["domain", "clock", "wire", "tls"]),
     (
         "http",
         &["domain", "wire", "registry", "notify", "config", "metrics"],

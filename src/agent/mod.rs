@@ -1,0 +1,699 @@
+//! Heartbeats for applications that cannot send their own.
+//!
+//! The agent stands beside an application, registers its services, and beats for them as long as
+//! their probes say that they are well. One task ties it together: it owns all state, wakes for what
+//! is due next, and starts requests, which come back as values.
+//!
+//! Pure: [`pace`] (when to beat, and the promise), `service` (what follows from what), `info` (what a
+//! platform says, in any dialect). `settle` brings one service and the platform together, `beat` is
+//! one round of beats, [`client`] the HTTP client, [`state`] the state file, `probe` the probes,
+//! [`status`] what is told of all this.
+
+mod beat;
+pub mod client;
+pub mod config;
+mod info;
+pub mod pace;
+mod probe;
+mod service;
+mod settle;
+pub mod state;
+pub mod status;
+mod token;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+
+use self::beat::{Plan, Report};
+use self::client::{Client, Http};
+pub use self::config::Config;
+use self::config::{OnConflict, OnStop};
+use self::pace::{Pace, Terms, promise_s, retry_ms};
+use self::service::{Service, Stage};
+use self::settle::{Settled, Trouble};
+use self::state::StateFile;
+use self::status::{Meters, Status};
+use crate::clock::Clock;
+use crate::domain::{Moment, Steady};
+
+/// Services settled at once.
+const SETTLES_AT_ONCE: usize = 4;
+/// Services removed at once when the agent stops.
+const DEPARTURES_AT_ONCE: usize = 8;
+/// Pause between two tries to deregister at the stop.
+const DEPARTURE_PAUSE: Duration = Duration::from_millis(200);
+/// Rounds under way at once; only a server that hangs gets more than one.
+const ROUNDS_MAX: u32 = 8;
+/// The loop looks around at least this often: timers stand still while the machine is suspended.
+const LOOK_MS: u64 = 1000;
+/// Several services that are adopted together share their first beat.
+const COMPANY_MS: u64 = 100;
+
+/// What the agent is told from outside.
+#[derive(Debug)]
+pub enum Order {
+    /// Another configuration holds.
+    Reload(Box<Config>),
+    /// Says how things stand.
+    Report(oneshot::Sender<Status>),
+    /// Stops.
+    Stop,
+}
+
+/// Why the agent has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Stopped,
+    /// A service was set INACTIVE by somebody else, and `agent.on_conflict` is "stop".
+    Conflict(String),
+}
+
+/// See the module.
+pub struct Agent {
+    config: Config,
+    client: Client,
+    prober: Http,
+    state: Arc<StateFile>,
+    clock: Clock,
+    meters: Arc<Meters>,
+    services: BTreeMap<String, Service>,
+    /// To be removed, and when to try (again).
+    leaving: BTreeMap<String, Leaving>,
+    pace: Pace,
+    rounds: JoinSet<Round>,
+    settles: JoinSet<Done>,
+    probes: BTreeMap<String, AbortHandle>,
+    probe_news: (
+        mpsc::Sender<(String, Result<(), String>)>,
+        mpsc::Receiver<(String, Result<(), String>)>,
+    ),
+    /// Requests other than beats that did not reach the server, in a row, and until when there are
+    /// no more.
+    troubles: u32,
+    pause_until: Steady,
+    promise_refused: bool,
+    batch_refused: bool,
+    last_error: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct Leaving {
+    under_way: bool,
+    not_before: Option<Steady>,
+    failures: u32,
+}
+
+/// A round that has come back.
+struct Round {
+    began: Moment,
+    terms: Terms,
+    report: Report,
+}
+
+/// A service that was settled or removed, or was not.
+enum Done {
+    Settled(String, Result<Settled, Trouble>),
+    Departed(String, Result<(), Trouble>),
+}
+
+impl Agent {
+    /// Nothing is sent before it runs. `prober` sends the requests of probes. With `prune`, services
+    /// that the state file remembers and the configuration does not name are removed.
+    ///
+    /// # Errors
+    /// [`client::ClientError`] when a file of the configuration is not what it should be.
+    pub fn new(
+        config: Config,
+        state: StateFile,
+        clock: Clock,
+        meters: Arc<Meters>,
+        prune: bool,
+    ) -> Result<Self, client::ClientError> {
+        let client = Client::new(&config.server, &config.agent.app_instance_id)?;
+        let prober = Http::new(&config.server, client.timeout(), 0)?;
+        let services: BTreeMap<_, _> = config
+            .services
+            .iter()
+            .map(|service| (service.name.clone(), Service::new(service.clone())))
+            .collect();
+        let mut leaving = BTreeMap::new();
+        if prune {
+            let gone = state.names().into_iter();
+            let gone = gone.filter(|name| !services.contains_key(name));
+            leaving.extend(gone.map(|name| (name, Leaving::default())));
+        }
+        Ok(Self {
+            config,
+            client,
+            prober,
+            state: Arc::new(state),
+            clock,
+            meters,
+            services,
+            leaving,
+            pace: Pace::default(),
+            rounds: JoinSet::new(),
+            settles: JoinSet::new(),
+            probes: BTreeMap::new(),
+            probe_news: mpsc::channel(64),
+            troubles: 0,
+            pause_until: Steady::from_ms(0),
+            promise_refused: false,
+            batch_refused: false,
+            last_error: None,
+        })
+    }
+
+    /// Works until it is told to stop, or has to.
+    pub async fn run(mut self, mut orders: mpsc::Receiver<Order>) -> Ended {
+        let names: Vec<_> = self.services.keys().cloned().collect();
+        for name in names {
+            self.start_probe(&name);
+        }
+        loop {
+            let now = self.clock.now();
+            self.start_round(now);
+            self.start_settles(now.steady);
+            let wake = self.wake_ms(self.clock.now().steady);
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(Order::Reload(config)) => self.reload(*config),
+                    Some(Order::Report(asker)) => {
+                        let _ = asker.send(status::report(&self, self.clock.now()));
+                    }
+                    Some(Order::Stop) | None => break,
+                },
+                Some(Ok(round)) = self.rounds.join_next(), if !self.rounds.is_empty() => {
+                    self.came_back(round);
+                }
+                Some(Ok(done)) = self.settles.join_next(), if !self.settles.is_empty() => {
+                    self.done(done);
+                    if let Some(sentence) = self.must_end() {
+                        self.stop().await;
+                        return Ended::Conflict(sentence);
+                    }
+                }
+                Some((name, said)) = self.probe_news.1.recv() => self.probed(&name, said),
+                () = tokio::time::sleep(Duration::from_millis(wake)) => {}
+            }
+        }
+        self.stop().await;
+        Ended::Stopped
+    }
+
+    /// What the pace depends on now; `None`: there is nobody to beat for.
+    fn terms(&self) -> Option<Terms> {
+        let beating = self.services.values().filter(|service| service.beats());
+        let interval_s = beating.map(Service::interval_s).min()?;
+        Some(Terms {
+            interval_ms: u64::from(interval_s) * 1000,
+            promise_s: (!self.promise_refused).then(|| promise_s(interval_s)),
+            retry_max_ms: self.config.agent.retry_max_s * 1000,
+        })
+    }
+
+    /// Milliseconds to what is due next.
+    fn wake_ms(&self, now: Steady) -> u64 {
+        let settle = self.next_settle().map(|at| at.max(self.pause_until));
+        let settle = settle.filter(|_| self.has_room());
+        let next = [self.pace.next(), settle].into_iter().flatten().min();
+        next.map_or(LOOK_MS, |next| next.ms_since(now).min(LOOK_MS))
+    }
+
+    /// Starts a round of beats if one is due.
+    fn start_round(&mut self, now: Moment) {
+        let Some(terms) = self.terms() else {
+            return self.pace.rest();
+        };
+        if self.pace.next().is_none() {
+            // The first one: the registration has just told the platform as much as a beat would.
+            self.pace.begin(&terms, now.steady);
+            self.pace.heard(&terms, now.steady, fastrand::u64(..));
+        }
+        if self.pace.next().is_none_or(|next| next > now.steady) {
+            return;
+        }
+        let plan = self.plan(&terms, now.steady);
+        self.pace.begin(&terms, now.steady);
+        if plan.batch.is_none() && plan.singles.is_empty() {
+            return self.pace.heard(&terms, now.steady, fastrand::u64(..));
+        }
+        // A server that hangs holds a bounded number of tries.
+        let patience = Duration::from_millis(terms.retry_cap_ms()) * ROUNDS_MAX;
+        let client = self.client.within(patience);
+        self.rounds.spawn(async move {
+            Round {
+                began: now,
+                terms,
+                report: beat::round(&client, plan).await,
+            }
+        });
+    }
+
+    /// Who beats now, and how.
+    fn plan(&self, terms: &Terms, now: Steady) -> Plan {
+        let mut plan = Plan {
+            promise_s: terms.promise_s,
+            ..Plan::default()
+        };
+        for service in self.services.values().filter(|service| service.beats()) {
+            let Some(single) = service.beat(|link| self.client.resolve(link)) else {
+                continue;
+            };
+            let batch = service.info().and_then(|info| info.batch.as_deref());
+            let batch = batch.and_then(|link| self.client.resolve(link));
+            match (batch, &mut plan.batch) {
+                (Some(url), None) if !self.batch_refused => plan.batch = Some((url, vec![single])),
+                (Some(url), Some((same, members))) if url == *same => members.push(single),
+                _ if service.is_due(now) => plan.singles.push(single),
+                _ => {}
+            }
+        }
+        plan
+    }
+
+    /// A round is over.
+    fn came_back(&mut self, round: Round) {
+        let Round {
+            began,
+            terms,
+            report,
+        } = round;
+        let now = self.clock.now().steady;
+        self.meters.requests.inc_by(report.requests);
+        if report.promise_refused && !self.promise_refused {
+            log::warn!("the server takes no promises (retryInterval); beating without");
+            self.promise_refused = true;
+        }
+        if report.batch_refused && !self.batch_refused {
+            log::warn!(
+                "the server offers a batch heartbeat and does not take it; beating one by one"
+            );
+            self.batch_refused = true;
+        }
+        let names: BTreeMap<String, String> = self
+            .services
+            .iter()
+            .filter_map(|(name, service)| Some((service.info()?.id.clone(), name.clone())))
+            .collect();
+        for id in &report.put {
+            if let Some(service) = names.get(id).and_then(|name| self.services.get_mut(name)) {
+                service.put();
+            }
+        }
+        for (id, said) in report.said {
+            let Some(service) = names.get(&id).and_then(|name| self.services.get_mut(name)) else {
+                continue;
+            };
+            if matches!(said, beat::Said::Heard(_)) {
+                self.meters.beats.inc();
+            }
+            let before = service.interval_s();
+            let error = service.last_error.clone();
+            service.said(said, began, now, fastrand::u64(..));
+            if service.last_error != error
+                && let Some(error) = &service.last_error
+            {
+                log::warn!("service {:?}: {error}", service.config.name);
+            }
+            if service.interval_s() != before {
+                log::info!(
+                    "service {:?}: the interval is now {} s",
+                    service.config.name,
+                    service.interval_s()
+                );
+                // What was too long for the old interval may not be for the new one.
+                self.promise_refused = false;
+            }
+        }
+        match report.missed {
+            None => {
+                if self.pace.failures() > 0 {
+                    log::info!("the server is reached again");
+                    self.meters.reconnects.inc();
+                    self.server_is_back(now);
+                }
+                self.last_error = None;
+                // The new interval, where one was told.
+                let terms = self.terms().unwrap_or(terms);
+                self.pace.heard(&terms, began.steady, fastrand::u64(..));
+            }
+            Some(missed) => {
+                self.meters.missed.inc();
+                if self.pace.failures() == 0 {
+                    log::warn!("{}; trying again", missed.reason);
+                }
+                self.last_error = Some(missed.reason);
+                let pause_ms = missed.pause.map(as_ms);
+                self.pace
+                    .missed(&terms, began.steady, now, pause_ms, fastrand::u64(..));
+                if let Some(until) = self.pace.left_alone_until() {
+                    log::warn!(
+                        "the server asks to be left alone for {} ms, longer than promised",
+                        until.ms_since(now)
+                    );
+                }
+            }
+        }
+    }
+
+    fn server_is_back(&mut self, now: Steady) {
+        self.troubles = 0;
+        self.pause_until = now;
+        for service in self.services.values_mut() {
+            service.server_is_back(now);
+        }
+    }
+
+    /// While the server is not reached, one request at a time finds out when it is.
+    fn has_room(&self) -> bool {
+        let most = if self.troubles > 0 {
+            1
+        } else {
+            SETTLES_AT_ONCE
+        };
+        self.settles.len() < most
+    }
+
+    /// When the next service is to be settled or removed.
+    fn next_settle(&self) -> Option<Steady> {
+        let on_conflict = self.config.agent.on_conflict;
+        let settles = self.services.values();
+        let settles = settles.filter_map(|service| service.settle_at(on_conflict));
+        let leaving = self.leaving.values().filter(|leaving| !leaving.under_way);
+        let leaving = leaving.map(|leaving| leaving.not_before.unwrap_or(Steady::from_ms(0)));
+        settles.chain(leaving).min()
+    }
+
+    fn start_settles(&mut self, now: Steady) {
+        let on_conflict = self.config.agent.on_conflict;
+        while self.has_room()
+            && now >= self.pause_until
+            && self.next_settle().is_some_and(|at| at <= now)
+        {
+            let (client, state) = (self.client.clone(), self.state.clone());
+            let leaving = self.leaving.iter_mut().find(|(_, leaving)| {
+                !leaving.under_way && leaving.not_before.is_none_or(|at| at <= now)
+            });
+            if let Some((name, leaving)) = leaving {
+                leaving.under_way = true;
+                let name = name.clone();
+                self.settles.spawn(async move {
+                    let departed = settle::depart(&client, &state, &name).await;
+                    Done::Departed(name, departed)
+                });
+                continue;
+            }
+            let due = self
+                .services
+                .values_mut()
+                .find(|service| service.settle_at(on_conflict).is_some_and(|at| at <= now));
+            let Some(service) = due else { break };
+            let wanted = service.settle(on_conflict);
+            self.settles.spawn(async move {
+                let name = wanted.name.clone();
+                let settled = settle::settle(&client, &state, wanted).await;
+                Done::Settled(name, settled)
+            });
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        let now = self.clock.now().steady;
+        let (name, trouble) = match done {
+            Done::Settled(name, Ok(settled)) => return self.settled(&name, settled, now),
+            Done::Departed(name, Ok(())) => {
+                log::info!("service {name:?} is removed");
+                self.leaving.remove(&name);
+                return self.reached(now);
+            }
+            Done::Settled(name, Err(trouble)) | Done::Departed(name, Err(trouble)) => {
+                (name, trouble)
+            }
+        };
+        let (refused, pause_ms) = match &trouble {
+            Trouble::Refused(_) => (true, 0),
+            Trouble::Busy { pause, .. } => (false, as_ms(*pause)),
+            Trouble::Lost(_) => (false, 0),
+        };
+        let reason = trouble.to_string();
+        if refused {
+            self.reached(now);
+        } else {
+            self.troubles = self.troubles.saturating_add(1);
+            let wait_ms = retry_ms(self.troubles, self.settle_cap_ms(), fastrand::u64(..));
+            self.pause_until = now.plus_ms(wait_ms.max(pause_ms));
+            self.last_error = Some(reason.clone());
+        }
+        let cap_ms = self.config.agent.retry_max_s * 1000;
+        if let Some(leaving) = self.leaving.get_mut(&name) {
+            leaving.under_way = false;
+            leaving.failures += 1;
+            leaving.not_before =
+                Some(now.plus_ms(retry_ms(leaving.failures, cap_ms, fastrand::u64(..))));
+        } else if let Some(service) = self.services.get_mut(&name) {
+            if service.last_error.as_ref() != Some(&reason) {
+                log::warn!("service {name:?}: {reason}; trying again");
+            }
+            service.unsettled(reason, refused, now, pause_ms, cap_ms, fastrand::u64(..));
+        }
+    }
+
+    /// A service that beat before a restart of ours has promised something, too.
+    fn settle_cap_ms(&self) -> u64 {
+        let retry_max_ms = self.config.agent.retry_max_s * 1000;
+        let promised = self.services.values().filter(|service| {
+            service.stage == Stage::Unsettled && self.state.get(&service.config.name).id.is_some()
+        });
+        let promised = promised.map(|service| u64::from(promise_s(service.interval_s())) * 900);
+        promised.min().unwrap_or(retry_max_ms).min(retry_max_ms)
+    }
+
+    fn settled(&mut self, name: &str, settled: Settled, now: Steady) {
+        self.reached(now);
+        self.meters.settled(&settled);
+        let (fresh, id) = (settled.fresh, settled.info.id.clone());
+        let offers_batch = settled.info.batch.is_some();
+        let Some(service) = self.services.get_mut(name) else {
+            // It was taken out of the configuration meanwhile.
+            if let Some(leaving) = self.leaving.get_mut(name) {
+                leaving.not_before = None;
+            }
+            return;
+        };
+        let known = service.info().is_some();
+        let conflict = settled.conflict;
+        let active = !settled.info.inactive;
+        service.settled(settled, now);
+        if conflict {
+            if !known {
+                log::warn!(
+                    "service {name:?}: {}",
+                    service.last_error.clone().unwrap_or_default()
+                );
+            }
+            return;
+        }
+        match (known, fresh, active) {
+            (false, true, _) => log::info!("service {name:?} is registered as {id}"),
+            (false, false, _) => log::info!("service {name:?} goes on as {id}"),
+            (true, _, true) => log::info!("service {name:?} is as configured, and ACTIVE"),
+            (true, _, false) => log::info!("service {name:?} is INACTIVE: its probe says no"),
+        }
+        if fresh && offers_batch {
+            // Another server, perhaps: what one refused is offered anew.
+            (self.batch_refused, self.promise_refused) = (false, false);
+        }
+        if !service.beats() {
+            return;
+        }
+        if let Some(terms) = self.terms() {
+            match fresh {
+                true => self.pace.shorten(&terms, now, fastrand::u64(..)),
+                false => self.pace.hurry(now.plus_ms(COMPANY_MS)),
+            }
+        }
+    }
+
+    /// The server has answered.
+    fn reached(&mut self, now: Steady) {
+        if self.troubles > 0 {
+            self.server_is_back(now);
+            self.last_error = None;
+        }
+        if self.pace.failures() > 0 {
+            self.pace.hurry(now);
+        }
+    }
+
+    /// A conflict that must not be lived with.
+    fn must_end(&self) -> Option<String> {
+        if self.config.agent.on_conflict != OnConflict::Stop {
+            return None;
+        }
+        self.services.values().find_map(|service| match &service.stage {
+            Stage::Conflict(info) => Some(format!(
+                "service {:?} ({}) was set INACTIVE by somebody else, and agent.on_conflict is \"stop\"",
+                service.config.name, info.id
+            )),
+            Stage::Unsettled | Stage::Settled(_) => None,
+        })
+    }
+
+    fn start_probe(&mut self, name: &str) {
+        if let Some(old) = self.probes.remove(name) {
+            old.abort();
+        }
+        let Some(probe) = self
+            .services
+            .get(name)
+            .and_then(|service| service.config.probe.clone())
+        else {
+            return;
+        };
+        let (news, http, of) = (
+            self.probe_news.0.clone(),
+            self.prober.clone(),
+            name.to_owned(),
+        );
+        let task = tokio::spawn(probe::run(probe, http, of, news));
+        self.probes.insert(name.to_owned(), task.abort_handle());
+    }
+
+    fn probed(&mut self, name: &str, said: Result<(), String>) {
+        let Some(service) = self.services.get_mut(name) else {
+            return;
+        };
+        let before = service.verdict.health();
+        service.verdict.judge(said);
+        let health = service.verdict.health();
+        if health == before {
+            return;
+        }
+        match &service.verdict.reason {
+            None => log::info!("service {name:?} is healthy"),
+            Some(reason) => log::warn!("service {name:?} is unhealthy: {reason}"),
+        }
+        if service.beats() {
+            self.pace.hurry(self.clock.now().steady);
+        }
+    }
+
+    /// Adds, removes and changes services.
+    fn reload(&mut self, new: Config) {
+        let now = self.clock.now().steady;
+        for (key, differs) in [
+            ("server", new.server != self.config.server),
+            (
+                "agent.app_instance_id",
+                new.agent.app_instance_id != self.config.agent.app_instance_id,
+            ),
+            (
+                "agent.state_file",
+                new.agent.state_file != self.config.agent.state_file,
+            ),
+            ("status", new.status != self.config.status),
+        ] {
+            if differs {
+                log::warn!("SIGHUP: `{key}` has changed and takes effect at the next start");
+            }
+        }
+        let names: BTreeSet<String> = new.services.iter().map(|s| s.name.clone()).collect();
+        let gone: Vec<_> = self.services.keys().cloned().collect();
+        for name in gone.into_iter().filter(|name| !names.contains(name)) {
+            let service = self.services.remove(&name);
+            if let Some(probe) = self.probes.remove(&name) {
+                probe.abort();
+            }
+            log::info!("SIGHUP: service {name:?} is taken out");
+            // A registration under way may still succeed; it is removed after that.
+            let settling = service.is_some_and(|service| service.settling);
+            let grace = settling.then(|| now.plus_ms(as_ms(self.client.timeout()) * 3));
+            let leaving = Leaving {
+                not_before: grace,
+                ..Leaving::default()
+            };
+            self.leaving.insert(name, leaving);
+        }
+        for service in &new.services {
+            let name = &service.name;
+            self.leaving.remove(name);
+            match self.services.get_mut(name) {
+                None => {
+                    log::info!("SIGHUP: service {name:?} is new");
+                    self.services
+                        .insert(name.clone(), Service::new(service.clone()));
+                    self.start_probe(name);
+                }
+                Some(known) if known.config != *service => {
+                    log::info!("SIGHUP: service {name:?} has changed");
+                    let other_probe = known.config.probe != service.probe;
+                    known.reconfigure(service.clone(), now);
+                    if other_probe {
+                        self.start_probe(name);
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        self.config.agent = config::Agent {
+            app_instance_id: self.config.agent.app_instance_id.clone(),
+            state_file: self.config.agent.state_file.clone(),
+            ..new.agent
+        };
+        self.config.services = new.services;
+    }
+
+    /// Leaves the services, or removes them within the time that there is for it.
+    async fn stop(&mut self) {
+        for probe in self.probes.values() {
+            probe.abort();
+        }
+        self.rounds.abort_all();
+        let limit = Duration::from_millis(self.config.agent.stop_timeout_ms);
+        let leaves = self.config.agent.on_stop == OnStop::Leave;
+        let mut names: BTreeSet<String> = self.leaving.keys().cloned().collect();
+        if !leaves {
+            names.extend(self.services.keys().cloned());
+        }
+        let farewell = async {
+            // What is under way may be a registration.
+            while self.settles.join_next().await.is_some() {}
+            let (client, state) = (self.client.clone(), self.state.clone());
+            let farewells = stream::iter(names)
+                .map(|name| part(client.clone(), state.clone(), name))
+                .buffer_unordered(DEPARTURES_AT_ONCE);
+            farewells.for_each(|()| async {}).await;
+        };
+        if tokio::time::timeout(limit, farewell).await.is_err() {
+            log::warn!(
+                "not every service was removed within agent.stop_timeout_ms ({}); the next start \
+                 takes them over, or the platform suspends them",
+                limit.as_millis()
+            );
+        } else if !leaves {
+            log::info!("all services are removed");
+        }
+    }
+}
+
+/// Removes a service at the stop, however often it takes; the caller's patience bounds it.
+async fn part(client: Client, state: Arc<StateFile>, name: String) {
+    while let Err(trouble) = settle::depart(&client, &state, &name).await {
+        if let Trouble::Refused(reason) = trouble {
+            log::warn!("service {name:?} was not removed: {reason}");
+            return;
+        }
+        tokio::time::sleep(DEPARTURE_PAUSE).await;
+    }
+}
+
+fn as_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

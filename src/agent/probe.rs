@@ -1,0 +1,233 @@
+//! Is the application well? One task per probe asks again and again, and tells the agent.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::Full;
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::sync::mpsc;
+
+use super::client::Http;
+use super::config::{ExecProbe, FileProbe, HttpProbe, Probe};
+use crate::clock;
+use crate::domain::Wall;
+
+/// So much of an answer is looked at for `body_contains`.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Asks for ever; `name` says whose probe this is.
+pub(super) async fn run(
+    probe: Probe,
+    http: Http,
+    name: String,
+    news: mpsc::Sender<(String, Result<(), String>)>,
+) {
+    let mut timer = tokio::time::interval(Duration::from_secs(probe.interval_s));
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        timer.tick().await;
+        let said = ask(&probe, &http).await;
+        if news.send((name.clone(), said)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Asks once, within the probe's timeout.
+async fn ask(probe: &Probe, http: &Http) -> Result<(), String> {
+    let limit = Duration::from_millis(probe.timeout_ms);
+    let answer = async {
+        if let Some(probe) = &probe.http {
+            get(probe, http, limit).await
+        } else if let Some(probe) = &probe.tcp {
+            let connected = TcpStream::connect(&probe.address).await;
+            let failed = |error| format!("connecting to {} failed: {error}", probe.address);
+            connected.map(drop).map_err(failed)
+        } else if let Some(probe) = &probe.exec {
+            run_command(probe).await
+        } else if let Some(probe) = &probe.file {
+            look(probe)
+        } else {
+            Ok(())
+        }
+    };
+    tokio::time::timeout(limit, answer)
+        .await
+        .unwrap_or_else(|_| {
+            Err(format!(
+                "the probe took longer than {} ms",
+                limit.as_millis()
+            ))
+        })
+}
+
+async fn get(probe: &HttpProbe, http: &Http, limit: Duration) -> Result<(), String> {
+    let request = Request::builder()
+        .method(Method::GET)
+        .uri(&probe.url)
+        .body(Full::new(Bytes::new()))
+        .map_err(|error| format!("{} cannot be called: {error}", probe.url))?;
+    let answer = http.send(request, limit, BODY_BYTES_MAX).await;
+    let answer = answer.map_err(|lost| format!("GET {}: {lost}", probe.url))?;
+    let expected = match probe.status.as_slice() {
+        [] => answer.is_success(),
+        statuses => statuses.contains(&answer.status),
+    };
+    if !expected {
+        return Err(format!("GET {} was answered {}", probe.url, answer.status));
+    }
+    let text = probe.body_contains.as_bytes();
+    let contains = text.is_empty() || answer.body.windows(text.len()).any(|part| part == text);
+    match contains {
+        true => Ok(()),
+        false => Err(format!(
+            "the answer to GET {} does not contain {:?}",
+            probe.url, probe.body_contains
+        )),
+    }
+}
+
+/// A command that is given up is killed with all that it has started.
+async fn run_command(probe: &ExecProbe) -> Result<(), String> {
+    let Some((program, arguments)) = probe.command.split_first() else {
+        return Ok(());
+    };
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| format!("{program} could not be started: {error}"))?;
+    let group = Group(child.id().and_then(|id| i32::try_from(id).ok()));
+    let ended = child.wait().await;
+    let status = ended.map_err(|error| format!("waiting for {program} failed: {error}"))?;
+    drop(group);
+    match status.success() {
+        true => Ok(()),
+        false => Err(format!("{program} ended with {status}")),
+    }
+}
+
+/// A process group that goes when this does.
+struct Group(Option<i32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0.and_then(rustix::process::Pid::from_raw) {
+            // Mostly there is nobody left.
+            let _ = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+fn look(probe: &FileProbe) -> Result<(), String> {
+    let path = probe.path.display();
+    let modified = std::fs::metadata(&probe.path)
+        .and_then(|found| found.modified())
+        .map_err(|error| format!("{path}: {error}"))?;
+    let age_s = age_ms(modified, clock::wall_now()) / 1000;
+    match age_s <= probe.max_age_s {
+        true => Ok(()),
+        false => Err(format!("{path} was last written {age_s} s ago")),
+    }
+}
+
+/// How long ago that was; 0 for a time to come.
+fn age_ms(modified: std::time::SystemTime, now: Wall) -> u64 {
+    let since_epoch = modified
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    let modified_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+    now.as_ms().saturating_sub(modified_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn http() -> Http {
+        let server = toml::from_str("url = 'http://127.0.0.1:1'").unwrap();
+        Http::new(&server, Duration::from_secs(5), 0).unwrap()
+    }
+
+    async fn said(probe: &str) -> Result<(), String> {
+        let probe: Probe = toml::from_str(probe).unwrap();
+        ask(&probe, &http()).await
+    }
+
+    async fn check(probe: &str, part: &str) {
+        let reason = said(probe).await.unwrap_err();
+        assert!(reason.contains(part), "{probe}: {reason}");
+    }
+
+    #[tokio::test]
+    async fn a_command_says_yes_with_exit_code_0_and_is_killed_when_it_is_late() {
+        assert_eq!(said("exec = { command = ['true'] }").await, Ok(()));
+        check("exec = { command = ['false'] }", "exit status: 1").await;
+        check("exec = { command = ['/nowhere'] }", "could not be started").await;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mark = file.path().display();
+        let late =
+            format!("timeout_ms = 100\nexec = {{ command = ['sh', '-c', 'sleep 3; rm {mark}'] }}");
+        check(&late, "longer than 100 ms").await;
+        // Its shell is gone, and so is what the shell has started.
+        tokio::time::sleep(Duration::from_millis(3500)).await;
+        assert!(file.path().exists());
+    }
+
+    #[tokio::test]
+    async fn a_file_says_yes_while_it_is_young() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().display();
+        let probe = format!("file = {{ path = '{path}', max_age_s = 60 }}");
+        assert_eq!(said(&probe).await, Ok(()));
+        let past = clock::wall_now().as_ms() / 1000 - 120;
+        let past = std::time::UNIX_EPOCH + Duration::from_secs(past);
+        file.as_file().set_modified(past).unwrap();
+        check(&probe, "last written 12").await;
+        check("file = { path = '/nowhere', max_age_s = 1 }", "/nowhere").await;
+    }
+
+    #[tokio::test]
+    async fn a_port_says_yes_while_somebody_listens() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let probe = format!("tcp = {{ address = '{address}' }}");
+        assert_eq!(said(&probe).await, Ok(()));
+        drop(listener);
+        check(&probe, "connecting").await;
+    }
+
+    #[tokio::test]
+    async fn an_answer_says_yes_with_the_right_status_and_text() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/health", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.read(&mut [0; 1024]).await;
+                let answer = b"HTTP/1.1 207 X\r\ncontent-length: 7\r\n\r\nall up\n";
+                let _ = stream.write_all(answer).await;
+            }
+        });
+        assert_eq!(said(&format!("http = {{ url = '{url}' }}")).await, Ok(()));
+        let with = |more: &str| format!("http = {{ url = '{url}', {more} }}");
+        assert_eq!(said(&with("body_contains = 'all up'")).await, Ok(()));
+        check(&with("body_contains = 'down'"), "does not contain").await;
+        assert_eq!(said(&with("status = [200, 207]")).await, Ok(()));
+        check(&with("status = [200]"), "was answered 207").await;
+        check(
+            "http = { url = 'http://127.0.0.1:1/' }",
+            "cannot be reached",
+        )
+        .await;
+    }
+}

@@ -1,0 +1,111 @@
+//! The bearer token: read again whenever its file changes.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use http::HeaderValue;
+
+use crate::clock::Stopwatch;
+
+/// The file is looked at no more often, in milliseconds.
+const LOOK_MS: u64 = 1000;
+
+/// A token in a file.
+#[derive(Debug)]
+pub(super) struct Token {
+    path: PathBuf,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    header: Option<HeaderValue>,
+    /// Modification time, size and inode of what was read.
+    version: Option<(i64, i64, u64, u64)>,
+    looked: Option<Stopwatch>,
+}
+
+impl Token {
+    /// A token that is read when it is first needed; `None` for an empty path.
+    pub(super) fn new(path: &Path) -> Option<Self> {
+        (!path.as_os_str().is_empty()).then(|| Self {
+            path: path.to_owned(),
+            known: Mutex::new(Known {
+                header: None,
+                version: None,
+                looked: None,
+            }),
+        })
+    }
+
+    /// `Authorization` as the file has it now, give or take a second.
+    pub(super) fn header(&self) -> Option<HeaderValue> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = known.looked.is_some_and(|at| at.elapsed_ms() < LOOK_MS);
+        if !fresh {
+            self.look(&mut known, false);
+        }
+        known.header.clone()
+    }
+
+    /// The server does not take the token: reads the file at once. Whether there is another one now.
+    pub(super) fn refused(&self, header: Option<&HeaderValue>) -> bool {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        self.look(&mut known, true);
+        known.header.as_ref() != header
+    }
+
+    fn look(&self, known: &mut Known, anyway: bool) {
+        known.looked = Some(Stopwatch::start());
+        let version = fs::metadata(&self.path)
+            .map(|found| (found.mtime(), found.mtime_nsec(), found.size(), found.ino()))
+            .ok();
+        if version == known.version && version.is_some() && !anyway {
+            return;
+        }
+        match self.read() {
+            Ok(header) => {
+                known.header = Some(header);
+                known.version = version;
+            }
+            // It is being replaced, perhaps; the old one may still be good.
+            Err(reason) => log::warn!("server.token_file {}: {reason}", self.path.display()),
+        }
+    }
+
+    fn read(&self) -> Result<HeaderValue, String> {
+        let text = fs::read_to_string(&self.path).map_err(|error| error.to_string())?;
+        let token = text.trim();
+        if token.is_empty() {
+            return Err("it is empty".to_owned());
+        }
+        let mut header = HeaderValue::from_str(&format!("Bearer {token}"))
+            .map_err(|_| "it holds what cannot stand in a header".to_owned())?;
+        header.set_sensitive(true);
+        Ok(header)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_token_is_read_again_and_a_broken_file_keeps_the_old_one() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "first\n").unwrap();
+        let token = Token::new(file.path()).unwrap();
+        let first = token.header();
+        assert_eq!(first.as_ref().unwrap(), "Bearer first");
+        assert!(!token.refused(first.as_ref()));
+        fs::write(file.path(), " second ").unwrap();
+        assert!(token.refused(first.as_ref()));
+        assert_eq!(token.header().unwrap(), "Bearer second");
+        fs::write(file.path(), "a\nb").unwrap();
+        assert!(!token.refused(token.header().as_ref()));
+        assert_eq!(token.header().unwrap(), "Bearer second");
+        assert!(Token::new(Path::new("")).is_none());
+    }
+}

@@ -1,0 +1,466 @@
+//! `mepulse agent`: beats for applications, and runs one if asked to.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, ExitStatus};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use rustix::process::{Pid, Signal as Number};
+use serde_json::json;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::Failure;
+use super::serve::announce;
+use crate::agent::config::{self, ConfigError, Listen, OnConflict, OnStop};
+use crate::agent::state::{Scope, StateError, StateFile};
+use crate::agent::status::{self, Meters};
+use crate::agent::{Agent, Config, Ended, Order};
+use crate::clock::{Clock, Machine, SystemMachine};
+use crate::domain::Steady;
+use crate::http::listener::{self, Limits};
+use crate::metrics::Metrics;
+
+/// Orders that wait for the agent; it takes them at once.
+const ORDERS_MAX: usize = 16;
+
+/// What the status server allows: it is for the operator of this machine.
+const STATUS_LIMITS: Limits = Limits {
+    header_timeout: Duration::from_secs(5),
+    body_timeout: Duration::from_secs(5),
+    idle_timeout: Duration::from_secs(30),
+    connections_max: 64,
+    drain_timeout: Duration::from_millis(500),
+};
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(super) struct AgentArgs {
+    /// The agent's configuration file; scripts/agent.toml documents every key. SIGHUP reads it again.
+    #[arg(long, value_name = "FILE", required = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<AgentCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum AgentCommand {
+    /// Start a command and beat while it lives: registers, forwards TERM, INT, HUP, USR1 and USR2,
+    /// deregisters when it ends, and exits as it did (128 + n after signal n).
+    Run(Box<RunArgs>),
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// A configuration file instead of the flags below.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["server", "app", "service"])]
+    config: Option<PathBuf>,
+    /// The platform, e.g. http://127.0.0.1:8088.
+    #[arg(long, value_name = "URL", required_unless_present = "config")]
+    server: Option<String>,
+    /// The application's id (appInstanceId).
+    #[arg(
+        long,
+        value_name = "APP_INSTANCE_ID",
+        required_unless_present = "config"
+    )]
+    app: Option<String>,
+    /// The service's name (serName).
+    #[arg(long, value_name = "NAME", required_unless_present = "config")]
+    service: Option<String>,
+    /// Seconds offered as livenessInterval; the platform may choose others.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    interval: u32,
+    /// Where the service is reached; may be repeated. Without it the registration does not say.
+    #[arg(long, value_name = "URI")]
+    endpoint: Vec<String>,
+    /// One of the platform's transports instead of --endpoint.
+    #[arg(long, value_name = "ID", conflicts_with = "endpoint")]
+    transport_id: Option<String>,
+    /// The service's version.
+    #[arg(long, value_name = "VERSION", default_value = "1.0")]
+    service_version: String,
+    /// The root of service management behind the URL.
+    #[arg(long, value_name = "PATH", default_value = crate::wire::links::ROOT)]
+    api_root: String,
+    /// A bearer token, alone in a file.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Certificate authorities besides the system's.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Certificate to show.
+    #[arg(long, value_name = "FILE", requires = "client_key_file")]
+    client_cert_file: Option<PathBuf>,
+    /// Its private key.
+    #[arg(long, value_name = "FILE", requires = "client_cert_file")]
+    client_key_file: Option<PathBuf>,
+    /// Where the service's id is remembered [default: nowhere; it is found again by its name].
+    #[arg(long, value_name = "FILE")]
+    state_file: Option<PathBuf>,
+    /// What becomes of the service when the command has ended.
+    #[arg(long, value_enum, default_value = "deregister")]
+    on_stop: OnStop,
+    /// What to do when somebody else has set the service INACTIVE.
+    #[arg(long, value_enum, default_value = "wait")]
+    on_conflict: OnConflict,
+    /// Where to serve /healthz, /status and /metrics: host:port or unix:/path.
+    #[arg(long, value_name = "ADDR", default_value = "")]
+    status_listen: String,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+impl AgentArgs {
+    /// What is logged unless RUST_LOG says otherwise: a command's own output should stand out.
+    pub(super) fn default_filter(&self) -> &'static str {
+        match self.command {
+            None => "info",
+            Some(AgentCommand::Run(_)) => "warn",
+        }
+    }
+}
+
+impl RunArgs {
+    fn config(&self) -> Result<Config, ConfigError> {
+        if let Some(path) = &self.config {
+            return Config::load(path);
+        }
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let path = |path: &Option<PathBuf>| path.clone().unwrap_or_default();
+        let endpoint = match self.endpoint.as_slice() {
+            [] => json!({"alternative": {}}),
+            uris => json!({"uris": uris}),
+        };
+        let transport = json!({
+            "id": "endpoint", "name": "endpoint", "type": "REST_HTTP", "protocol": "HTTP",
+            "version": "1.1", "endpoint": endpoint, "security": {}
+        });
+        let transport = match self.transport_id {
+            None => toml::Table::try_from(transport).ok(),
+            Some(_) => None,
+        };
+        let config = Config {
+            server: config::Server {
+                ca_file: path(&self.ca_file),
+                client_cert_file: path(&self.client_cert_file),
+                client_key_file: path(&self.client_key_file),
+                token_file: path(&self.token_file),
+                api_root: self.api_root.clone(),
+                ..config::Server::at(&text(&self.server))
+            },
+            agent: config::Agent {
+                state_file: path(&self.state_file),
+                on_stop: self.on_stop,
+                on_conflict: self.on_conflict,
+                ..config::Agent::of(&text(&self.app))
+            },
+            status: config::Status {
+                listen: self.status_listen.clone(),
+            },
+            services: vec![config::Service {
+                interval_s: self.interval,
+                version: self.service_version.clone(),
+                transport,
+                transport_id: self.transport_id.clone(),
+                ..config::Service::named(&text(&self.service))
+            }],
+        };
+        config.check()?;
+        Ok(config)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self {
+            code: 2,
+            message: error.to_string(),
+        }
+    }
+}
+
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Self {
+        let code = if matches!(error, StateError::InUse(_)) {
+            3
+        } else {
+            1
+        };
+        Self {
+            code,
+            message: error.to_string(),
+        }
+    }
+}
+
+pub(super) fn run(args: &AgentArgs) -> Result<ExitCode, Failure> {
+    // Beats are rare and small: one thread does it all.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::failed)?;
+    let ended = runtime.block_on(async {
+        match (&args.command, &args.config) {
+            (Some(AgentCommand::Run(run)), _) => alongside(run).await,
+            (None, Some(path)) => alone(path).await,
+            (None, None) => Err(Failure::failed("no configuration; name one with --config")),
+        }
+    });
+    // A name that is still being resolved must not hold the exit up.
+    runtime.shutdown_background();
+    ended
+}
+
+/// An agent that works.
+struct Working {
+    orders: mpsc::Sender<Order>,
+    agent: JoinHandle<Ended>,
+    stop_status: watch::Sender<bool>,
+    status: Option<JoinHandle<()>>,
+    /// The status server's socket.
+    socket: Option<PathBuf>,
+}
+
+impl Working {
+    async fn start(config: Config, prune: bool) -> Result<(Self, Option<String>), Failure> {
+        let machine = SystemMachine::new();
+        let reading = machine.read();
+        let clock = Clock::anchored(
+            Arc::new(machine),
+            Steady::from_ms(reading.wall.as_ms()),
+            &reading,
+        );
+        let scope = Scope {
+            server: config.server.url.clone(),
+            app: config.agent.app_instance_id.clone(),
+        };
+        let state = StateFile::open(&config.agent.state_file, scope)?;
+        let meters = Arc::new(Meters::new());
+        let listen = config.status.listen()?;
+        let agent = Agent::new(config, state, clock, meters.clone(), prune)
+            .map_err(|error| ConfigError::Wrong(error.to_string()))?;
+        let (orders, receiver) = mpsc::channel(ORDERS_MAX);
+        let (stop_status, stopped) = watch::channel(false);
+        let routes = status::routes(&orders, &meters);
+        let (status, socket, place) = match listen {
+            None => (None, None, None),
+            Some(Listen::Tcp(address)) => {
+                let listener = TcpListener::bind(address).await;
+                let listener = listener.map_err(|error| cannot_listen(&address, &error))?;
+                let address: SocketAddr = listener.local_addr().map_err(Failure::failed)?;
+                let metrics = Arc::new(Metrics::new());
+                let serving =
+                    listener::serve(listener, routes, STATUS_LIMITS, metrics, || {}, stopped);
+                (
+                    Some(tokio::spawn(serving)),
+                    None,
+                    Some(format!("http://{address}")),
+                )
+            }
+            Some(Listen::Unix(path)) => {
+                let listener = bind_unix(&path).await;
+                let listener = listener.map_err(|error| cannot_listen(&path.display(), &error))?;
+                let metrics = Arc::new(Metrics::new());
+                let serving =
+                    listener::serve(listener, routes, STATUS_LIMITS, metrics, || {}, stopped);
+                let place = format!("unix:{}", path.display());
+                (Some(tokio::spawn(serving)), Some(path), Some(place))
+            }
+        };
+        let agent = tokio::spawn(agent.run(receiver));
+        let working = Self {
+            orders,
+            agent,
+            stop_status,
+            status,
+            socket,
+        };
+        Ok((working, place))
+    }
+
+    /// Waits for the agent, and takes the status server down.
+    async fn end(self) -> Result<Ended, Failure> {
+        let ended = self.agent.await;
+        self.stop_status.send_replace(true);
+        if let Some(status) = self.status {
+            let _ = status.await;
+        }
+        if let Some(socket) = self.socket {
+            let _ = std::fs::remove_file(socket);
+        }
+        ended.map_err(|error| Failure::failed(format!("the agent broke: {error}")))
+    }
+}
+
+fn cannot_listen(place: &dyn std::fmt::Display, error: &std::io::Error) -> Failure {
+    Failure::failed(format!(
+        "listening on {place} failed: {error}; choose another status.listen, or leave it empty"
+    ))
+}
+
+/// A socket that nobody answers on is left from an earlier agent, and is replaced.
+async fn bind_unix(path: &Path) -> std::io::Result<UnixListener> {
+    if UnixStream::connect(path).await.is_ok() {
+        return Err(std::io::ErrorKind::AddrInUse.into());
+    }
+    let name = path.file_name().and_then(std::ffi::OsStr::to_str);
+    let name = name.ok_or(std::io::ErrorKind::InvalidInput)?;
+    let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    listener::bind_unix(directory.unwrap_or(Path::new(".")), name)
+}
+
+fn conflict(sentence: String) -> Failure {
+    Failure::failed(sentence)
+}
+
+/// `mepulse agent --config FILE`
+async fn alone(path: &Path) -> Result<ExitCode, Failure> {
+    let config = Config::load(path)?;
+    let mut signals = Signals::new().map_err(Failure::failed)?;
+    let (mut working, place) = Working::start(config, true).await?;
+    if let Some(place) = place {
+        announce(&format!("mepulse agent status on {place}"));
+    }
+    loop {
+        let number = tokio::select! {
+            ended = &mut working.agent => {
+                working.agent = tokio::spawn(async { Ended::Stopped });
+                working.end().await?;
+                return match ended.map_err(Failure::failed)? {
+                    Ended::Stopped => Ok(ExitCode::SUCCESS),
+                    Ended::Conflict(sentence) => Err(conflict(sentence)),
+                };
+            }
+            number = signals.next() => number,
+        };
+        let order = match number {
+            Number::TERM | Number::INT => Order::Stop,
+            Number::HUP => match Config::load(path) {
+                Ok(config) => Order::Reload(Box::new(config)),
+                Err(error) => {
+                    log::error!("SIGHUP: {error}. Everything stays as it was");
+                    continue;
+                }
+            },
+            _ => continue,
+        };
+        // An agent that has just ended takes no orders, and is seen above.
+        let _ = working.orders.send(order).await;
+    }
+}
+
+/// `mepulse agent run … -- COMMAND`
+async fn alongside(args: &RunArgs) -> Result<ExitCode, Failure> {
+    let config = args.config()?;
+    let patience = Duration::from_millis(config.agent.stop_timeout_ms);
+    // Before the command starts: no signal is lost between the two.
+    let mut signals = Signals::new().map_err(Failure::failed)?;
+    let mut child = start(&args.command)?;
+    let (mut working, place) = match Working::start(config, args.config.is_some()).await {
+        Ok(working) => working,
+        Err(failure) => {
+            give_up(&mut child, patience).await;
+            return Err(failure);
+        }
+    };
+    if let Some(place) = place {
+        log::info!("status on {place}");
+    }
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => break status.map_err(Failure::failed)?,
+            ended = &mut working.agent => {
+                working.agent = tokio::spawn(async { Ended::Stopped });
+                give_up(&mut child, patience).await;
+                working.end().await?;
+                return Err(match ended.map_err(Failure::failed)? {
+                    Ended::Stopped => Failure::failed("the agent ended before its command"),
+                    Ended::Conflict(sentence) => conflict(sentence),
+                });
+            }
+            number = signals.next() => forward(&child, number),
+        }
+    };
+    let _ = working.orders.send(Order::Stop).await;
+    working.end().await?;
+    Ok(ExitCode::from(exit_code(status)))
+}
+
+/// Exit codes as shells have them: 127 where there is no such command, 126 where it cannot run.
+fn start(command: &[OsString]) -> Result<Child, Failure> {
+    let Some((program, arguments)) = command.split_first() else {
+        return Err(Failure::failed("there is no command to run"));
+    };
+    Command::new(program)
+        .args(arguments)
+        .spawn()
+        .map_err(|error| Failure {
+            code: match error.kind() {
+                std::io::ErrorKind::NotFound => 127,
+                _ => 126,
+            },
+            message: format!("{} could not be started: {error}", program.display()),
+        })
+}
+
+fn forward(child: &Child, number: Number) {
+    // Its id is gone once it was waited for.
+    let id = child.id().and_then(|id| i32::try_from(id).ok());
+    if let Some(pid) = id.and_then(Pid::from_raw)
+        && let Err(error) = rustix::process::kill_process(pid, number)
+    {
+        log::warn!("forwarding {number:?} to the command failed: {error}");
+    }
+}
+
+/// Ends a command that cannot be taken care of.
+async fn give_up(child: &mut Child, patience: Duration) {
+    forward(child, Number::TERM);
+    if tokio::time::timeout(patience, child.wait()).await.is_err() {
+        let _ = child.kill().await;
+    }
+}
+
+fn exit_code(status: ExitStatus) -> u8 {
+    let code = status
+        .code()
+        .or(status.signal().map(|signal| 128 + signal))
+        .unwrap_or(1);
+    u8::try_from(code).unwrap_or(1)
+}
+
+struct Signals([(Number, Signal); 5]);
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self([
+            (Number::TERM, signal(SignalKind::terminate())?),
+            (Number::INT, signal(SignalKind::interrupt())?),
+            (Number::HUP, signal(SignalKind::hangup())?),
+            (Number::USR1, signal(SignalKind::user_defined1())?),
+            (Number::USR2, signal(SignalKind::user_defined2())?),
+        ]))
+    }
+
+    /// The next one that comes.
+    async fn next(&mut self) -> Number {
+        std::future::poll_fn(|context| {
+            for (number, signal) in &mut self.0 {
+                if signal.poll_recv(context).is_ready() {
+                    return std::task::Poll::Ready(*number);
+                }
+            }
+            std::task::Poll::Pending
+        })
+        .await
+    }
+}
