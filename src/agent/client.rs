@@ -349,7 +349,7 @@ impl Service<Uri> for Bounded {
         let connecting = self.inner.call(to);
         Box::pin(async move {
             match tokio::time::timeout(limit, connecting).await {
-                Ok(connected) => connected.map_err(Into::into),
+                Ok(connected) => connected,
                 Err(_) => Err(format!("no connection within {} ms", limit.as_millis()).into()),
             }
         })

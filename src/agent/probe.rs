@@ -18,13 +18,11 @@ use crate::domain::Wall;
 /// So much of an answer is looked at for `body_contains`.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
+/// Whose probe has said what; a no comes with its reason.
+pub(super) type News = (String, Result<(), String>);
+
 /// Asks for ever; `name` says whose probe this is.
-pub(super) async fn run(
-    probe: Probe,
-    http: Http,
-    name: String,
-    news: mpsc::Sender<(String, Result<(), String>)>,
-) {
+pub(super) async fn run(probe: Probe, http: Http, name: String, news: mpsc::Sender<News>) {
     let mut timer = tokio::time::interval(Duration::from_secs(probe.interval_s));
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -1,5 +1,6 @@
 //! The real binary as a server, and a plain client.
 
+pub(crate) mod agent;
 pub(crate) mod bench;
 pub(crate) mod clients;
 pub(crate) mod disk;
@@ -7,6 +8,7 @@ pub(crate) mod events;
 pub(crate) mod load;
 pub(crate) mod mount;
 pub(crate) mod random;
+pub(crate) mod stub;
 pub(crate) mod truth;
 
 use std::collections::BTreeMap;

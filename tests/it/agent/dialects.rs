@@ -1,0 +1,365 @@
+//! Other platforms: plain MEC 011, EdgeGallery's, and some that do not work.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{QUICK, services};
+use crate::support::agent::{Agent, Config, until_true};
+use crate::support::stub::{Reply, Request, Stub};
+use crate::support::{Server, data_dir};
+
+/// A platform that keeps services, and calls `beat` for everything below them.
+struct Platform {
+    services: Mutex<Vec<Value>>,
+    registered: AtomicUsize,
+    /// What a service's `_links` and `livenessInterval` are, for its id.
+    links: fn(&str) -> (Value, u32),
+    beat: fn(&Request) -> Reply,
+}
+
+impl Platform {
+    fn new(links: fn(&str) -> (Value, u32), beat: fn(&Request) -> Reply) -> Self {
+        Self {
+            services: Mutex::default(),
+            registered: AtomicUsize::new(0),
+            links,
+            beat,
+        }
+    }
+
+    fn answer(&self, request: &Request) -> Reply {
+        let mut services = self.services.lock().unwrap();
+        let path = request.path.split('?').next().unwrap();
+        let below = path.rsplit_once("/services").map_or("", |(_, below)| below);
+        let shown = |id: &str| {
+            let mut info = request.json();
+            let (links, interval) = (self.links)(id);
+            info["serInstanceId"] = id.into();
+            info["_links"] = links;
+            if interval > 0 {
+                info["livenessInterval"] = interval.into();
+            }
+            info
+        };
+        let at = services
+            .iter()
+            .position(|it| below == format!("/{}", it["serInstanceId"].as_str().unwrap()));
+        match (request.method.as_str(), below, at) {
+            ("POST", "", _) => {
+                let n = self.registered.fetch_add(1, Ordering::SeqCst);
+                let info = shown(&format!("{n:032x}"));
+                services.push(info.clone());
+                Reply::json(201, &info)
+            }
+            // Like many, it does not filter as it is asked to.
+            ("GET", "", _) => Reply::json(200, &json!(*services)),
+            ("GET", _, Some(at)) => Reply::json(200, &services[at]),
+            ("PUT", _, Some(at)) => {
+                let id = services[at]["serInstanceId"].as_str().unwrap().to_owned();
+                services[at] = shown(&id);
+                Reply::json(200, &services[at])
+            }
+            ("DELETE", _, Some(at)) => {
+                services.remove(at);
+                Reply::empty(204)
+            }
+            (_, "" | "/", _) if !path.contains("/liveness") => Reply::empty(404),
+            _ if path.contains("/liveness") => (self.beat)(request),
+            _ => Reply::json(404, &json!({"title": "Not Found"})),
+        }
+    }
+
+    fn start(self) -> Stub {
+        Stub::start(move |request| self.answer(request))
+    }
+}
+
+fn beats(stub: &Stub) -> Vec<Request> {
+    let requests = stub.requests().into_iter();
+    requests
+        .filter(|it| it.path.contains("/liveness"))
+        .collect()
+}
+
+#[test]
+fn a_plain_mec_011_platform_gets_single_beats_without_promises() {
+    let links = |id: &str| {
+        let own = format!("/mec_service_mgmt/v1/applications/app/services/{id}");
+        (
+            json!({"self": {"href": own}, "liveness": {"href": format!("{own}/liveness")}}),
+            2,
+        )
+    };
+    let platform = Platform::new(links, |request| {
+        match (
+            request.method.as_str(),
+            request.json().as_object().map(|it| it.len()),
+        ) {
+            ("PATCH", Some(1)) if request.json()["state"] == "ACTIVE" => Reply::empty(204),
+            ("PATCH", _) => Reply::json(400, &json!({"detail": "unknown member"})),
+            _ => Reply::empty(405),
+        }
+    });
+    let (keep, _) = data_dir();
+    let stub = platform.start();
+    let config = Config::new(&stub.url)
+        .service("cam", 2, "")
+        .service("map", 2, "");
+    let agent = Agent::start(keep.path(), &config);
+    agent.beating("cam");
+    agent.beating("map");
+    until_true("promises are given up", || beats(&stub).len() > 6);
+    let beats = beats(&stub);
+    let promised = beats
+        .iter()
+        .filter(|it| it.json().get("retryInterval").is_some());
+    // At most one round was under way when it learnt.
+    assert!(promised.count() <= 4);
+    assert!(beats.iter().all(|it| it.method == "PATCH"));
+    assert!(agent.status().get("retryInterval").is_none());
+    assert_eq!(stub.count("POST"), 2);
+    agent.stop();
+    assert_eq!(stub.count("DELETE"), 2);
+}
+
+#[test]
+fn edgegallerys_platform_gets_put() {
+    let links = |id: &str| {
+        let own = format!("/mep/mec_service_mgmt/v1/applications/app/services/{id}/liveness");
+        (json!({"self": {"liveness": own}, "appInstanceId": ""}), 2)
+    };
+    let platform = Platform::new(links, |request| {
+        let known = request.header("x-appinstanceid") == Some("app");
+        match request.method.as_str() {
+            "PUT" if known && request.body == br#"{"state":"ACTIVE"}"# => Reply::empty(204),
+            "PUT" => Reply::empty(400),
+            _ => Reply::empty(405),
+        }
+    });
+    let (keep, _) = data_dir();
+    let stub = platform.start();
+    let config = Config::new(&stub.url)
+        .server("api_root = \"/mep/mec_service_mgmt/v1\"")
+        .service("cam", 2, "");
+    let agent = Agent::start(keep.path(), &config);
+    let id = agent.beating("cam");
+    agent.kill();
+    let agent = Agent::start(keep.path(), &config);
+    assert_eq!(agent.beating("cam"), id);
+    assert_eq!(stub.count("POST"), 1);
+    assert!(beats(&stub).iter().all(|it| it.method == "PUT"));
+    assert!(
+        stub.requests()
+            .iter()
+            .all(|it| it.path.starts_with("/mep/"))
+    );
+}
+
+#[test]
+fn a_platform_whose_liveness_takes_no_patch_gets_put() {
+    let links = |id: &str| {
+        (
+            json!({"liveness": {"href": format!("/elsewhere/{id}/liveness")}}),
+            2,
+        )
+    };
+    let platform = Platform::new(links, |request| {
+        Reply::empty(if request.method == "PUT" { 204 } else { 405 })
+    });
+    let (keep, _) = data_dir();
+    let stub = platform.start();
+    let agent = Agent::start(keep.path(), &Config::new(&stub.url).service("cam", 2, ""));
+    agent.beating("cam");
+    until_true("it goes on", || agent.counter("beats") > 3);
+    assert_eq!(
+        beats(&stub)
+            .iter()
+            .filter(|it| it.method == "PATCH")
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn a_platform_that_wants_no_beats_gets_none() {
+    let platform = Platform::new(
+        |_| (json!({"self": {"href": "/s"}}), 0),
+        |_| Reply::empty(404),
+    );
+    let (keep, _) = data_dir();
+    let stub = platform.start();
+    let agent = Agent::start(keep.path(), &Config::new(&stub.url).service("cam", 1, ""));
+    until_true("it is registered", || agent.state("cam") == "no-beats");
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(beats(&stub).is_empty());
+    agent.stop();
+    assert_eq!(stub.count("DELETE"), 1);
+}
+
+#[test]
+fn a_batch_heartbeat_that_does_not_work_is_given_up() {
+    let links = |id: &str| {
+        let own = json!({"href": format!("/s/{id}/liveness")});
+        (
+            json!({"liveness": own, "livenessBatch": {"href": "/batch/liveness"}}),
+            2,
+        )
+    };
+    for refusal in [
+        Reply::empty(404),
+        Reply::empty(405),
+        Reply::json(200, &json!({"what": "is this?"})),
+        Reply::Answer(200, Vec::new(), b"<html>".to_vec()),
+    ] {
+        let platform = Platform::new(links, |_| Reply::empty(204));
+        let stub = Stub::start(move |request| match request.path.starts_with("/batch") {
+            true => refusal.clone(),
+            false => platform.answer(request),
+        });
+        let (keep, _) = data_dir();
+        let config = Config::new(&stub.url)
+            .service("cam", 2, "")
+            .service("map", 2, "");
+        let agent = Agent::start(keep.path(), &config);
+        agent.beating("cam");
+        agent.beating("map");
+        until_true("it goes on", || agent.counter("beats") > 6);
+        let batches = beats(&stub)
+            .iter()
+            .filter(|it| it.path.starts_with("/batch"))
+            .count();
+        assert!(batches <= 2, "{batches}");
+    }
+}
+
+#[test]
+fn an_interval_that_is_told_holds_in_every_form() {
+    let single = |id: &str| {
+        (
+            json!({"liveness": {"href": format!("/s/{id}/liveness")}}),
+            2,
+        )
+    };
+    let batch = |id: &str| {
+        let own = json!({"href": format!("/s/{id}/liveness")});
+        (
+            json!({"liveness": own, "livenessBatch": {"href": "/batch/liveness"}}),
+            2,
+        )
+    };
+    let alone: fn(&Request) -> Reply = |_| {
+        let time = json!({"seconds": 1, "nanoSeconds": 0});
+        Reply::json(
+            200,
+            &json!({"state": "ACTIVE", "timeStamp": time, "interval": 60}),
+        )
+    };
+    let together: fn(&Request) -> Reply = |request| {
+        let ids = request.json()["serviceIds"].as_array().unwrap().clone();
+        let told = |id: Value| json!({"serInstanceId": id, "status": 200, "interval": 60});
+        Reply::json(200, &ids.into_iter().map(told).collect())
+    };
+    let forms: [(fn(&str) -> (Value, u32), fn(&Request) -> Reply); 2] =
+        [(single, alone), (batch, together)];
+    for (links, beat) in forms {
+        let (keep, _) = data_dir();
+        let stub = Platform::new(links, beat).start();
+        let agent = Agent::start(keep.path(), &Config::new(&stub.url).service("cam", 2, ""));
+        until_true("the interval holds", || {
+            agent.service("cam")["interval"] == 60
+        });
+        until_true("the next beat is later", || {
+            agent.status()["nextBeatInMs"]
+                .as_u64()
+                .is_some_and(|ms| ms > 10_000)
+        });
+        assert_eq!(agent.status()["retryInterval"], 5);
+    }
+}
+
+#[test]
+fn a_server_that_asks_for_a_pause_gets_it_and_the_status_says_so() {
+    let (keep, dir) = data_dir();
+    let server = Server::start(&dir, &QUICK);
+    let (target, busy) = (server.url.clone(), AtomicBool::new(false));
+    let busy = std::sync::Arc::new(busy);
+    let is_busy = busy.clone();
+    let proxy = Stub::start(move |request| match is_busy.load(Ordering::SeqCst) {
+        true => Reply::Answer(503, vec![("retry-after", "4".to_owned())], Vec::new()),
+        false => request.forward(&target),
+    });
+    let agent = Agent::start(keep.path(), &Config::new(&proxy.url).service("cam", 6, ""));
+    agent.beating("cam");
+    busy.store(true, Ordering::SeqCst);
+    until_true("it is told", || agent.status()["leftAloneForMs"].is_u64());
+    let asked = proxy.requests().len();
+    busy.store(false, Ordering::SeqCst);
+    assert!(
+        agent.status()["lastError"]
+            .as_str()
+            .unwrap()
+            .contains("a pause of 4 s")
+    );
+    assert_eq!(proxy.requests().len(), asked);
+    until_true("it beats again", || agent.status()["reached"] == true);
+    assert!(agent.status().get("leftAloneForMs").is_none());
+    assert!(agent.log().contains("longer than promised"));
+}
+
+#[test]
+fn a_server_that_answers_badly_or_not_at_all_is_survived() {
+    let (keep, dir) = data_dir();
+    let server = Server::start(&dir, &QUICK);
+    let target = server.url.clone();
+    let bad = [
+        Reply::Bytes(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()),
+        Reply::Bytes(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n[{\"ser".to_vec()),
+        Reply::Bytes(b"HTTP/1.1 200 OK\r\n".to_vec()),
+        Reply::Answer(200, Vec::new(), b"\xff\xfe{{{".to_vec()),
+        Reply::json(200, &json!([1, {}, {"serInstanceId": 7}, null])),
+        Reply::json(200, &json!({"serInstanceId": ""})),
+        Reply::empty(200),
+        Reply::empty(204),
+        Reply::empty(500),
+        Reply::Answer(
+            302,
+            vec![("location", "http://127.0.0.1:1/".to_owned())],
+            Vec::new(),
+        ),
+        Reply::Close,
+        Reply::Hang,
+    ];
+    // Each kind of nonsense for a while, before the registration and after it, then sense again.
+    let turn = std::sync::Arc::new(AtomicUsize::new(0));
+    let now = turn.clone();
+    let kinds = bad.len();
+    let proxy = Stub::start(move |request| {
+        let turn = now.load(Ordering::SeqCst);
+        match turn % 2 {
+            0 if turn / 2 < bad.len() => bad[turn / 2].clone(),
+            _ => request.forward(&target),
+        }
+    });
+    let config = Config::new(&proxy.url)
+        .timeout_ms(300)
+        .agent("retry_max_s = 1")
+        .service("cam", 2, "");
+    let agent = Agent::start(keep.path(), &config);
+    for kind in 0..kinds {
+        let before = proxy.requests().len();
+        until_true("it tries", || proxy.requests().len() > before + 2);
+        turn.fetch_add(1, Ordering::SeqCst);
+        let heard = agent.counter("beats");
+        until_true(&format!("it recovers from {kind}"), || {
+            agent.counter("beats") > heard + 1
+        });
+        turn.fetch_add(1, Ordering::SeqCst);
+    }
+    turn.store(1, Ordering::SeqCst);
+    until_true("one is left", || services(&server).len() == 1);
+    agent.stop();
+    assert_eq!(services(&server).len(), 0);
+}

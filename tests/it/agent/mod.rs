@@ -1,0 +1,42 @@
+//! `mepulse agent` as a process, beside the real server and beside other ones.
+
+mod care;
+mod dialects;
+mod outages;
+mod run;
+mod setup;
+
+use serde_json::Value;
+
+use crate::support::{Server, get, mepulse};
+
+/// Intervals of two seconds, so that silence shows soon.
+const QUICK: [&str; 2] = ["--set", "liveness.min_interval_s=1"];
+
+/// What the platform shows of the application's services.
+fn services(server: &Server) -> Vec<Value> {
+    let answer = get(&format!("{}/services", server.app("app")));
+    match answer.status {
+        404 => Vec::new(),
+        _ => answer.json().as_array().unwrap().clone(),
+    }
+}
+
+/// The state that the platform shows for a service, by its name; empty if there is none.
+fn state(server: &Server, name: &str) -> String {
+    let services = services(server);
+    let service = services.iter().find(|service| service["serName"] == name);
+    let state = service.and_then(|service| service["state"].as_str());
+    state.unwrap_or_default().to_owned()
+}
+
+/// Everything that ever happened to a service.
+fn story(data_dir: &std::path::Path, id: &str) -> String {
+    let output = mepulse()
+        .args(["admin", "why", id, "--data-dir"])
+        .arg(data_dir)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
