@@ -30,7 +30,7 @@ fn state(server: &Server, name: &str) -> String {
     state.unwrap_or_default().to_owned()
 }
 
-/// Everything that ever happened to a service.
+/// Everything that has happened to a service, without what is still to come.
 fn story(data_dir: &std::path::Path, id: &str) -> String {
     let output = mepulse()
         .args(["admin", "why", id, "--data-dir"])
@@ -38,5 +38,7 @@ fn story(data_dir: &std::path::Path, id: &str) -> String {
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (past, _) = text.split_once("as things stand").unwrap();
+    past.to_owned()
 }
