@@ -262,11 +262,9 @@ fn an_interval_that_is_told_holds_in_every_form() {
         let told = |id: Value| json!({"serInstanceId": id, "status": 200, "interval": 60});
         Reply::json(200, &ids.into_iter().map(told).collect())
     };
-    let forms: [(fn(&str) -> (Value, u32), fn(&Request) -> Reply); 2] =
-        [(single, alone), (batch, together)];
-    for (links, beat) in forms {
+    for platform in [Platform::new(single, alone), Platform::new(batch, together)] {
         let (keep, _) = data_dir();
-        let stub = Platform::new(links, beat).start();
+        let stub = platform.start();
         let agent = Agent::start(keep.path(), &Config::new(&stub.url).service("cam", 2, ""));
         until_true("the interval holds", || {
             agent.service("cam")["interval"] == 60
