@@ -12,7 +12,7 @@ use super::info;
 use super::settle::{Trouble, trouble};
 
 /// Single beats under way at once.
-const SINGLES_AT_ONCE: usize = 4;
+pub(super) const SINGLES_AT_ONCE: usize = 4;
 
 /// Who beats where.
 #[derive(Debug, Clone, Default)]

@@ -3,6 +3,7 @@
 //! ETSI's link to the liveness resource is `_links.liveness.href`. EdgeGallery's is the bare string
 //! `_links.self.liveness`, and what it leads to takes PUT. `_links.livenessBatch.href` is our own.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -11,12 +12,12 @@ use xxhash_rust::xxh3::xxh3_64;
 const NOT_COMPARED: [&str; 3] = ["state", "livenessInterval", "transportId"];
 
 /// Where a single beat goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct BeatLink {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BeatLink {
     /// As the platform wrote it.
-    pub(super) href: String,
+    pub href: String,
     /// With PUT instead of PATCH.
-    pub(super) put: bool,
+    pub put: bool,
 }
 
 /// A `ServiceInfo` as answered. Source: GS MEC 011 V2.2.1, 8.1.2.2.

@@ -41,7 +41,9 @@ use crate::clock::Clock;
 use crate::domain::{Moment, Steady};
 
 /// Rounds under way at once; only a server that hangs gets more than one.
-const ROUNDS_MAX: u32 = 8;
+const ROUNDS_MAX: u8 = 8;
+/// The same, where each is many requests: a server that is only slow must not get more and more.
+const LONG_ROUNDS_MAX: u8 = 2;
 /// The loop looks around at least this often: timers stand still while the machine is suspended.
 const LOOK_MS: u64 = 1000;
 
@@ -219,8 +221,15 @@ impl Agent {
         if plan.batch.is_none() && plan.singles.is_empty() {
             return self.pace.heard(&terms, now.steady, fastrand::u64(..));
         }
-        // A server that hangs holds a bounded number of tries.
-        let patience = Duration::from_millis(terms.retry_cap_ms()) * ROUNDS_MAX;
+        let rounds_max = match plan.singles.len() {
+            0..=beat::SINGLES_AT_ONCE => ROUNDS_MAX,
+            _ => LONG_ROUNDS_MAX,
+        };
+        if self.rounds.len() >= usize::from(rounds_max) {
+            return;
+        }
+        // A try makes room for the next one before there are too many.
+        let patience = Duration::from_millis(terms.retry_cap_ms()) * u32::from(ROUNDS_MAX);
         let client = self.client.within(patience);
         self.rounds.spawn(async move {
             Round {

@@ -97,7 +97,8 @@ pub(super) struct Service {
     /// There may be a second registration; see [`super::settle`].
     in_doubt: bool,
     doubt_ends: bool,
-    settled_at: Steady,
+    /// A beat that is heard after this ends the doubt.
+    doubted_until: Steady,
     /// It is not settled (again) before.
     not_before: Steady,
     /// Settling has failed, or led nowhere, so many times in a row.
@@ -117,7 +118,7 @@ impl Service {
             settling: false,
             in_doubt: false,
             doubt_ends: false,
-            settled_at: Steady::from_ms(0),
+            doubted_until: Steady::from_ms(0),
             not_before: Steady::from_ms(0),
             failures: 0,
             last_beat: None,
@@ -177,12 +178,12 @@ impl Service {
         }
     }
 
-    /// It is settled.
-    pub(super) fn settled(&mut self, settled: Settled, now: Steady) {
+    /// It is settled. A request whose answer was lost may arrive for `timeout_ms` more.
+    pub(super) fn settled(&mut self, settled: Settled, now: Steady, timeout_ms: u64) {
         self.settling = false;
         self.in_doubt = settled.in_doubt;
         self.doubt_ends = false;
-        self.settled_at = now;
+        self.doubted_until = now.plus_ms(timeout_ms);
         let has_beats = settled.info.beat.is_some();
         if settled.conflict {
             self.last_error = Some(
@@ -200,7 +201,7 @@ impl Service {
             self.failures = 0;
             // No beat will tell when the server has got over it.
             self.doubt_ends = self.in_doubt;
-            self.not_before = now.plus_ms(u64::from(self.interval_s()) * 1000);
+            self.not_before = self.doubted_until;
         }
     }
 
@@ -293,7 +294,7 @@ impl Service {
                 if let (Stage::Settled(info), Some(secs)) = (&mut self.stage, interval_s) {
                     info.interval_s = Some(secs);
                 }
-                self.doubt_ends |= self.in_doubt && began.steady >= self.settled_at;
+                self.doubt_ends |= self.in_doubt && began.steady >= self.doubted_until;
             }
             Said::Gone => {
                 self.last_error = Some("the server does not know it any more".to_owned());

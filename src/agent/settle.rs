@@ -108,10 +108,17 @@ pub(super) async fn settle(
             }
         }
     }
-    let settled = match found {
+    let mut settled = match found {
         Some(info) => adopt(client, state, &wanted, &mut memory, info).await?,
         None => register(client, state, &wanted, &mut memory).await?,
     };
+    // The interval and the link are both there or both absent; where one is, the other was told.
+    // Source: GS MEC 011 V2.2.1, 8.1.2.2.
+    let same = memory.id.as_ref() == Some(&settled.info.id);
+    if settled.info.beat.is_none() && settled.info.interval_s.is_some() && same {
+        settled.info.beat = memory.beat.take();
+    }
+    memory.beat = settled.info.beat.clone();
     memory.id = Some(settled.info.id.clone());
     memory.registration = info::fingerprint(&wanted.registration);
     let in_doubt = memory.in_doubt;

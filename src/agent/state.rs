@@ -12,6 +12,8 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+use super::info::BeatLink;
+
 const VERSION: u32 = 1;
 
 /// The file cannot be used, or not be written.
@@ -58,6 +60,9 @@ pub struct Memory {
     pub in_doubt: bool,
     /// We have set it INACTIVE, nobody else.
     pub inactive: bool,
+    /// Where its beats went. Not every platform shows the link again that it gave at first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beat: Option<BeatLink>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -86,10 +86,14 @@ impl Agent {
                 });
                 continue;
             }
+            // Whoever has waited longest: one that fails again and again must not hold up the others.
             let due = self
                 .services
                 .values_mut()
-                .find(|service| service.settle_at(on_conflict).is_some_and(|at| at <= now));
+                .filter_map(|service| Some((service.settle_at(on_conflict)?, service)))
+                .filter(|(at, _)| *at <= now)
+                .min_by_key(|(at, _)| *at)
+                .map(|(_, service)| service);
             let Some(service) = due else { break };
             let wanted = service.settle(on_conflict);
             self.settles.spawn(async move {
@@ -166,7 +170,7 @@ impl Agent {
         let known = service.info().is_some();
         let conflict = settled.conflict;
         let active = !settled.info.inactive;
-        service.settled(settled, now);
+        service.settled(settled, now, as_ms(self.client.timeout()));
         if conflict {
             if !known {
                 log::warn!(

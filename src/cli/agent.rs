@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
@@ -15,7 +16,7 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::Failure;
 use super::serve::announce;
@@ -30,6 +31,9 @@ use crate::metrics::Metrics;
 
 /// Orders that wait for the agent; it takes them at once.
 const ORDERS_MAX: usize = 16;
+
+/// Names that are being resolved, and writes of the state file.
+const BLOCKING_THREADS_MAX: usize = 32;
 
 /// What the status server allows: it is for the operator of this machine.
 const STATUS_LIMITS: Limits = Limits {
@@ -205,6 +209,7 @@ impl From<StateError> for Failure {
 pub(super) fn run(args: &AgentArgs) -> Result<ExitCode, Failure> {
     // Beats are rare and small: one thread does it all.
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
         .enable_all()
         .build()
         .map_err(Failure::failed)?;
@@ -220,10 +225,17 @@ pub(super) fn run(args: &AgentArgs) -> Result<ExitCode, Failure> {
     ended
 }
 
-/// An agent that works.
+/// What works.
 struct Working {
     orders: mpsc::Sender<Order>,
     agent: JoinHandle<Ended>,
+    around: Around,
+    /// Where the status server is.
+    place: Option<String>,
+}
+
+/// What outlives the agent for a moment.
+struct Around {
     stop_status: watch::Sender<bool>,
     status: Option<JoinHandle<()>>,
     /// The status server's socket.
@@ -231,7 +243,7 @@ struct Working {
 }
 
 impl Working {
-    async fn start(config: Config, prune: bool) -> Result<(Self, Option<String>), Failure> {
+    async fn start(config: Config, prune: bool) -> Result<Self, Failure> {
         let machine = SystemMachine::new();
         let reading = machine.read();
         let clock = Clock::anchored(
@@ -276,20 +288,22 @@ impl Working {
                 (Some(tokio::spawn(serving)), Some(path), Some(place))
             }
         };
-        let agent = tokio::spawn(agent.run(receiver));
-        let working = Self {
+        Ok(Self {
             orders,
-            agent,
-            stop_status,
-            status,
-            socket,
-        };
-        Ok((working, place))
+            agent: tokio::spawn(agent.run(receiver)),
+            around: Around {
+                stop_status,
+                status,
+                socket,
+            },
+            place,
+        })
     }
+}
 
-    /// Waits for the agent, and takes the status server down.
-    async fn end(self) -> Result<Ended, Failure> {
-        let ended = self.agent.await;
+impl Around {
+    /// Takes the status server down.
+    async fn end(self) {
         self.stop_status.send_replace(true);
         if let Some(status) = self.status {
             let _ = status.await;
@@ -297,8 +311,11 @@ impl Working {
         if let Some(socket) = self.socket {
             let _ = std::fs::remove_file(socket);
         }
-        ended.map_err(|error| Failure::failed(format!("the agent broke: {error}")))
     }
+}
+
+fn broken(error: &JoinError) -> Failure {
+    Failure::failed(format!("the agent broke: {error}"))
 }
 
 fn cannot_listen(place: &dyn std::fmt::Display, error: &std::io::Error) -> Failure {
@@ -312,32 +329,31 @@ async fn bind_unix(path: &Path) -> std::io::Result<UnixListener> {
     if UnixStream::connect(path).await.is_ok() {
         return Err(std::io::ErrorKind::AddrInUse.into());
     }
+    let taken = std::fs::symlink_metadata(path);
+    if taken.is_ok_and(|found| !found.file_type().is_socket()) {
+        return Err(std::io::ErrorKind::AlreadyExists.into());
+    }
     let name = path.file_name().and_then(std::ffi::OsStr::to_str);
     let name = name.ok_or(std::io::ErrorKind::InvalidInput)?;
     let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty());
     listener::bind_unix(directory.unwrap_or(Path::new(".")), name)
 }
 
-fn conflict(sentence: String) -> Failure {
-    Failure::failed(sentence)
-}
-
 /// `mepulse agent --config FILE`
 async fn alone(path: &Path) -> Result<ExitCode, Failure> {
     let config = Config::load(path)?;
     let mut signals = Signals::new().map_err(Failure::failed)?;
-    let (mut working, place) = Working::start(config, true).await?;
-    if let Some(place) = place {
+    let mut working = Working::start(config, true).await?;
+    if let Some(place) = &working.place {
         announce(&format!("mepulse agent status on {place}"));
     }
     loop {
         let number = tokio::select! {
             ended = &mut working.agent => {
-                working.agent = tokio::spawn(async { Ended::Stopped });
-                working.end().await?;
-                return match ended.map_err(Failure::failed)? {
+                working.around.end().await;
+                return match ended.map_err(|error| broken(&error))? {
                     Ended::Stopped => Ok(ExitCode::SUCCESS),
-                    Ended::Conflict(sentence) => Err(conflict(sentence)),
+                    Ended::Conflict(sentence) => Err(Failure::failed(sentence)),
                 };
             }
             number = signals.next() => number,
@@ -365,33 +381,37 @@ async fn alongside(args: &RunArgs) -> Result<ExitCode, Failure> {
     // Before the command starts: no signal is lost between the two.
     let mut signals = Signals::new().map_err(Failure::failed)?;
     let mut child = start(&args.command)?;
-    let (mut working, place) = match Working::start(config, args.config.is_some()).await {
+    let mut working = match Working::start(config, args.config.is_some()).await {
         Ok(working) => working,
         Err(failure) => {
             give_up(&mut child, patience).await;
             return Err(failure);
         }
     };
-    if let Some(place) = place {
+    if let Some(place) = &working.place {
         log::info!("status on {place}");
     }
     let status = loop {
         tokio::select! {
             status = child.wait() => break status.map_err(Failure::failed)?,
             ended = &mut working.agent => {
-                working.agent = tokio::spawn(async { Ended::Stopped });
                 give_up(&mut child, patience).await;
-                working.end().await?;
-                return Err(match ended.map_err(Failure::failed)? {
+                working.around.end().await;
+                return Err(match ended.map_err(|error| broken(&error))? {
                     Ended::Stopped => Failure::failed("the agent ended before its command"),
-                    Ended::Conflict(sentence) => conflict(sentence),
+                    Ended::Conflict(sentence) => Failure::failed(sentence),
                 });
             }
             number = signals.next() => forward(&child, number),
         }
     };
     let _ = working.orders.send(Order::Stop).await;
-    working.end().await?;
+    let ended = working.agent.await;
+    working.around.end().await;
+    // The command's own end is what counts; the log has what else went wrong.
+    if let Err(error) = ended {
+        log::error!("{}", broken(&error).message);
+    }
     Ok(ExitCode::from(exit_code(status)))
 }
 

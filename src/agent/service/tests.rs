@@ -52,7 +52,7 @@ fn a_service_without_a_probe_is_settled_at_once_and_then_beats() {
     assert!(service.settle_at(WAIT).is_some() && !service.beats());
     assert!(service.settle(WAIT).active);
     assert_eq!(service.settle_at(WAIT), None);
-    service.settled(settled("ACTIVE"), NOW);
+    service.settled(settled("ACTIVE"), NOW, 1000);
     assert!(service.beats() && service.settle_at(WAIT).is_none());
     assert!(service.is_due(NOW));
     service.said(Said::Heard(Some(20)), moment(NOW), NOW, 0);
@@ -79,7 +79,7 @@ fn an_unhealthy_service_keeps_quiet_or_is_inactive_as_configured() {
         let mut service = probed(when_unhealthy);
         service.verdict.judge(Ok(()));
         service.settle(WAIT);
-        service.settled(settled("ACTIVE"), NOW);
+        service.settled(settled("ACTIVE"), NOW, 1000);
         assert!(service.beats());
         service.verdict.judge(Err("no".to_owned()));
         assert!(service.beats(), "one is not enough");
@@ -88,7 +88,7 @@ fn an_unhealthy_service_keeps_quiet_or_is_inactive_as_configured() {
         assert_eq!(service.settle_at(WAIT).is_some(), settles);
         if settles {
             assert!(!service.settle(WAIT).active);
-            service.settled(settled("INACTIVE"), NOW);
+            service.settled(settled("INACTIVE"), NOW, 1000);
             assert_eq!(service.settle_at(WAIT), None);
             service.verdict.judge(Ok(()));
             service.verdict.judge(Ok(()));
@@ -103,7 +103,7 @@ fn a_service_that_is_gone_is_settled_again_at_once_and_then_more_and_more_slowly
     let mut waits = Vec::new();
     for _ in 0..4 {
         service.settle(WAIT);
-        service.settled(settled("ACTIVE"), NOW);
+        service.settled(settled("ACTIVE"), NOW, 1000);
         service.said(Said::Gone, moment(NOW), NOW, 0);
         waits.push(service.settle_at(WAIT).unwrap().ms_since(NOW));
     }
@@ -115,7 +115,7 @@ fn a_service_that_is_gone_is_settled_again_at_once_and_then_more_and_more_slowly
 fn a_conflict_is_looked_at_again_at_each_interval() {
     let mut service = service("");
     service.settle(WAIT);
-    service.settled(settled("ACTIVE"), NOW);
+    service.settled(settled("ACTIVE"), NOW, 1000);
     service.said(Said::Inactive, moment(NOW), NOW, 0);
     assert_eq!(service.settle_at(WAIT), Some(NOW));
     assert!(!service.settle(WAIT).insist);
@@ -123,7 +123,7 @@ fn a_conflict_is_looked_at_again_at_each_interval() {
         conflict: true,
         ..settled("INACTIVE")
     };
-    service.settled(found, NOW);
+    service.settled(found, NOW, 1000);
     assert!(!service.beats());
     assert_eq!(service.settle_at(WAIT), Some(NOW.plus_ms(10_000)));
     assert_eq!(service.settle_at(OnConflict::Stop), None);
@@ -131,16 +131,16 @@ fn a_conflict_is_looked_at_again_at_each_interval() {
 }
 
 #[test]
-fn a_doubt_ends_after_a_beat_that_began_after_it() {
+fn a_doubt_ends_with_a_beat_that_begins_when_nothing_can_be_under_way_any_more() {
     let mut service = service("");
     service.settle(WAIT);
     let doubtful = Settled {
         in_doubt: true,
         ..settled("ACTIVE")
     };
-    service.settled(doubtful, NOW);
-    service.said(Said::Heard(None), moment(Steady::from_ms(5)), NOW, 0);
+    service.settled(doubtful, NOW, 1000);
+    service.said(Said::Heard(None), moment(NOW.plus_ms(999)), NOW, 0);
     assert_eq!(service.settle_at(WAIT), None);
-    service.said(Said::Heard(None), moment(NOW), NOW, 0);
+    service.said(Said::Heard(None), moment(NOW.plus_ms(1000)), NOW, 0);
     assert!(service.settle_at(WAIT).is_some() && service.settle(WAIT).doubt_ends);
 }

@@ -1,13 +1,14 @@
 //! Exactly one registration, whatever happens to requests; probes; conflicts; reload; tokens.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::{QUICK, services, state, story};
 use crate::support::agent::{Agent, Config, until_true};
+use crate::support::random::Random;
 use crate::support::stub::{Reply, Stub};
 use crate::support::{Server, data_dir, get, put};
 
@@ -66,10 +67,6 @@ fn a_registration_that_arrives_late_is_removed_after_the_next_beat() {
             request.forward_later(&target, Duration::from_millis(1200));
             return Reply::Close;
         }
-        // It has arrived before the first beat is heard.
-        if request.method == "PATCH" {
-            std::thread::sleep(Duration::from_millis(800));
-        }
         request.forward(&target)
     });
     let agent = Agent::start(keep.path(), &Config::new(&proxy.url).service("cam", 3, ""));
@@ -81,6 +78,90 @@ fn a_registration_that_arrives_late_is_removed_after_the_next_beat() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0]["serInstanceId"], *id);
     assert_eq!(proxy.count("POST"), 2);
+}
+
+#[test]
+fn random_trouble_and_kills_leave_one_registration_of_each() {
+    let (keep, dir) = data_dir();
+    let server = Server::start(&dir, &QUICK);
+    let (target, random) = (server.url.clone(), Mutex::new(Random::from_env("agent")));
+    let trouble = Arc::new(AtomicBool::new(true));
+    let troubled = trouble.clone();
+    let proxy = Stub::start(move |request| {
+        let draw = random.lock().unwrap().next() % 100;
+        let calm = !troubled.load(Ordering::SeqCst);
+        match draw {
+            _ if calm => request.forward(&target),
+            0..15 => Reply::Close,
+            15..30 => {
+                request.forward(&target);
+                Reply::Close
+            }
+            30..40 => {
+                request.forward(&target);
+                Reply::Hang
+            }
+            40..50 if request.method == "POST" => {
+                request.forward_later(&target, Duration::from_millis(10 * draw));
+                Reply::Close
+            }
+            50..55 => Reply::empty(503),
+            _ => request.forward(&target),
+        }
+    });
+    let names = ["a", "b", "c", "d", "e"];
+    let mut config = Config::new(&proxy.url)
+        .timeout_ms(600)
+        .agent("retry_max_s = 1");
+    for name in names {
+        config = config.service(name, 3, "");
+    }
+    for _ in 0..4 {
+        let agent = Agent::start(keep.path(), &config);
+        let before = proxy.requests().len();
+        until_true("it works", || proxy.requests().len() > before + 25);
+        agent.kill();
+    }
+    trouble.store(false, Ordering::SeqCst);
+    let agent = Agent::start(keep.path(), &config);
+    for name in names {
+        agent.beating(name);
+    }
+    until_true("nothing is in doubt", || {
+        let state = std::fs::read(keep.path().join("state.json")).unwrap();
+        let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+        let rows = state["services"].as_array().unwrap();
+        rows.iter().all(|row| row["in_doubt"] == false)
+    });
+    let found = services(&server);
+    let mut found: Vec<_> = found
+        .iter()
+        .map(|it| it["serName"].as_str().unwrap())
+        .collect();
+    found.sort_unstable();
+    assert_eq!(found, names);
+}
+
+#[test]
+fn a_service_that_the_server_cannot_take_does_not_hold_up_the_others() {
+    let (keep, dir) = data_dir();
+    let server = Server::start(&dir, &QUICK);
+    let target = server.url.clone();
+    let proxy = Stub::start(move |request| {
+        match request.method == "POST" && request.json()["serName"] == "a" {
+            true => Reply::json(500, &json!({"detail": "not this one"})),
+            false => request.forward(&target),
+        }
+    });
+    let mut config = Config::new(&proxy.url).agent("retry_max_s = 1");
+    for name in ["a", "b", "c"] {
+        config = config.service(name, 2, "");
+    }
+    let agent = Agent::start(keep.path(), &config);
+    agent.beating("b");
+    agent.beating("c");
+    let error = agent.service("a")["lastError"].as_str().unwrap().to_owned();
+    assert!(error.contains("not this one"), "{error}");
 }
 
 /// A probe that says yes while there is a file `well`.
@@ -222,7 +303,7 @@ fn a_new_token_is_taken_up_and_goes_nowhere_else() {
     let (keep, dir) = data_dir();
     let server = Server::start(&dir, &QUICK);
     let target = server.url.clone();
-    let valid = std::sync::Arc::new(Mutex::new("Bearer one".to_owned()));
+    let valid = Arc::new(Mutex::new("Bearer one".to_owned()));
     let expected = valid.clone();
     let proxy = Stub::start(move |request| {
         match request.header("authorization") == Some(&*expected.lock().unwrap()) {
