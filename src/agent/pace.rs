@@ -79,8 +79,10 @@ pub struct Pace {
     /// It was not heard; whatever an older one hears now is news.
     given_up: bool,
     failures: u32,
-    /// The server has asked to be left alone for longer than the promise allows, until then.
-    left_alone_until: Option<Steady>,
+    /// The server has asked to be left alone until then.
+    asked_until: Option<Steady>,
+    /// That is longer than the promise allows.
+    asked_too_much: bool,
 }
 
 impl Pace {
@@ -99,7 +101,7 @@ impl Pace {
     /// Until when the server wants to be left alone, if that is longer than the promise.
     #[must_use]
     pub fn left_alone_until(&self) -> Option<Steady> {
-        self.left_alone_until
+        self.asked_until.filter(|_| self.asked_too_much)
     }
 
     /// There is nobody to beat for.
@@ -109,7 +111,7 @@ impl Pace {
 
     /// A beat is due now, unless the server wants to be left alone.
     pub fn hurry(&mut self, now: Steady) {
-        let at = self.left_alone_until.map_or(now, |until| until.max(now));
+        let at = self.asked_until.map_or(now, |until| until.max(now));
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
     }
 
@@ -127,7 +129,7 @@ impl Pace {
     pub fn begin(&mut self, terms: &Terms, now: Steady) {
         self.began = Some(now);
         self.given_up = false;
-        self.left_alone_until = None;
+        self.asked_until = None;
         self.next = Some(now.plus_ms(terms.retry_cap_ms()));
     }
 
@@ -158,15 +160,14 @@ impl Pace {
             .max(now);
         // Nothing that is due anyway is put off.
         let at = self.next.map_or(at, |next| next.min(at));
-        let Some(asked_ms) = asked_ms else {
-            self.next = Some(at);
-            return;
-        };
-        let until = now.plus_ms(asked_ms);
-        self.next = Some(at.max(until));
-        if until > newest.plus_ms(cap_ms) {
-            self.left_alone_until = Some(until);
+        if let Some(asked_ms) = asked_ms {
+            let promised_ms = terms
+                .promise_s
+                .map_or(cap_ms, |secs| u64::from(secs) * 1000);
+            self.asked_until = Some(now.plus_ms(asked_ms));
+            self.asked_too_much = asked_ms > promised_ms;
         }
+        self.next = Some(self.asked_until.map_or(at, |until| at.max(until)));
     }
 }
 

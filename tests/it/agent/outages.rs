@@ -53,6 +53,25 @@ fn a_server_that_is_killed_and_restarted_suspends_nobody_and_has_nobody_twice() 
 }
 
 #[test]
+fn planned_restarts_suspend_nobody_and_have_nobody_twice() {
+    let (keep, dir) = data_dir();
+    let mut server = Server::start(&dir, &QUICK);
+    let url = server.url.clone();
+    let mut config = Config::new(&url);
+    for n in 0..5 {
+        config = config.service(&format!("s{n}"), 2, "");
+    }
+    let agent = Agent::start(keep.path(), &config);
+    agent.beating("s0");
+    for _ in 0..5 {
+        server.stop();
+        server = restart(&url, &dir);
+        another_beat(&agent);
+    }
+    check_nobody_was_suspended(&server, &dir, 5);
+}
+
+#[test]
 fn an_outage_much_longer_than_the_interval_suspends_nobody() {
     let (keep, dir) = data_dir();
     let server = Server::start(&dir, &QUICK);
