@@ -23,6 +23,7 @@ mod token;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +72,7 @@ pub enum Ended {
 pub struct Agent {
     config: Config,
     client: Client,
+    /// For probes: without token and certificate, each over a connection of its own.
     prober: Http,
     state: Arc<StateFile>,
     clock: Clock,
@@ -100,8 +102,8 @@ struct Round {
 }
 
 impl Agent {
-    /// Nothing is sent before it runs. `prober` sends the requests of probes. With `prune`, services
-    /// that the state file remembers and the configuration does not name are removed.
+    /// Nothing is sent before it runs. With `prune`, services that the state file remembers and the
+    /// configuration does not name are removed.
     ///
     /// # Errors
     /// [`client::ClientError`] when a file of the configuration is not what it should be.
@@ -113,7 +115,13 @@ impl Agent {
         prune: bool,
     ) -> Result<Self, client::ClientError> {
         let client = Client::new(&config.server, &config.agent.app_instance_id)?;
-        let prober = Http::new(&config.server, client.timeout(), 0)?;
+        // Applications are no platform: they are not shown who we are.
+        let stranger = config::Server {
+            client_cert_file: PathBuf::new(),
+            client_key_file: PathBuf::new(),
+            ..config.server.clone()
+        };
+        let prober = Http::new(&stranger, client.timeout(), 0)?;
         let services: BTreeMap<_, _> = config
             .services
             .iter()

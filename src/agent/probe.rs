@@ -47,7 +47,10 @@ async fn ask(probe: &Probe, http: &Http) -> Result<(), String> {
         } else if let Some(probe) = &probe.exec {
             run_command(probe).await
         } else if let Some(probe) = &probe.file {
-            look(probe)
+            // A file system that hangs must not hold up the beats.
+            let probe = probe.clone();
+            let looked = tokio::task::spawn_blocking(move || look(&probe)).await;
+            looked.unwrap_or_else(|error| Err(error.to_string()))
         } else {
             Ok(())
         }

@@ -43,7 +43,7 @@ pub enum StateError {
 /// Whose services are meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
-    /// The platform's URL as configured.
+    /// The platform's URL as configured, without a slash at the end.
     pub server: String,
     /// The application.
     pub app: String,
