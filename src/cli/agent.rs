@@ -106,7 +106,12 @@ struct Around {
 }
 
 impl Working {
-    async fn start(config: Config, prune: bool) -> Result<Self, Failure> {
+    /// Makes everything ready, then starts what `before` starts, then the agent.
+    async fn start<T>(
+        config: Config,
+        prune: bool,
+        before: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<(Self, T), Failure> {
         let machine = SystemMachine::new();
         let reading = machine.read();
         let clock = Clock::anchored(
@@ -151,16 +156,25 @@ impl Working {
                 (Some(tokio::spawn(serving)), Some(path), Some(place))
             }
         };
-        Ok(Self {
+        let around = Around {
+            stop_status,
+            status,
+            socket,
+        };
+        let started = match before() {
+            Ok(started) => started,
+            Err(failure) => {
+                around.end().await;
+                return Err(failure);
+            }
+        };
+        let working = Self {
             orders,
             agent: tokio::spawn(agent.run(receiver)),
-            around: Around {
-                stop_status,
-                status,
-                socket,
-            },
+            around,
             place,
-        })
+        };
+        Ok((working, started))
     }
 }
 
@@ -206,7 +220,7 @@ async fn bind_unix(path: &Path) -> std::io::Result<UnixListener> {
 async fn alone(path: &Path) -> Result<ExitCode, Failure> {
     let config = Config::load(path)?;
     let mut signals = Signals::new().map_err(Failure::failed)?;
-    let mut working = Working::start(config, true).await?;
+    let (mut working, ()) = Working::start(config, true, || Ok(())).await?;
     if let Some(place) = &working.place {
         announce(&format!("mepulse agent status on {place}"));
     }
@@ -243,14 +257,8 @@ async fn alongside(args: &RunArgs) -> Result<ExitCode, Failure> {
     let patience = Duration::from_millis(config.agent.stop_timeout_ms);
     // Before the command starts: no signal is lost between the two.
     let mut signals = Signals::new().map_err(Failure::failed)?;
-    let mut child = start(&args.command)?;
-    let mut working = match Working::start(config, args.config.is_some()).await {
-        Ok(working) => working,
-        Err(failure) => {
-            give_up(&mut child, patience).await;
-            return Err(failure);
-        }
-    };
+    let prune = args.config.is_some();
+    let (mut working, mut child) = Working::start(config, prune, || start(&args.command)).await?;
     if let Some(place) = &working.place {
         log::info!("status on {place}");
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{QUICK, services, state, story};
+use super::{QUICK, deactivate, services, state, story};
 use crate::support::agent::{Agent, Config, until_true};
 use crate::support::random::Random;
 use crate::support::stub::{Reply, Stub};
@@ -200,19 +200,6 @@ fn what_a_probe_says_is_what_the_platform_shows() {
         let told = story(&dir, &other);
         assert!(!told.contains("SUSPENDED"), "{told}");
     }
-}
-
-/// Somebody else sets the service INACTIVE.
-fn deactivate(server: &Server) -> String {
-    let mut info = services(server).remove(0);
-    let url = format!(
-        "{}{}",
-        server.url,
-        info["_links"]["self"]["href"].as_str().unwrap()
-    );
-    info["state"] = "INACTIVE".into();
-    assert_eq!(put(&url, &info).status, 200);
-    url
 }
 
 #[test]

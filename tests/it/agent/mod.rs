@@ -8,7 +8,7 @@ mod setup;
 
 use serde_json::Value;
 
-use crate::support::{Server, get, mepulse};
+use crate::support::{Server, get, mepulse, put};
 
 /// Intervals of two seconds, so that silence shows soon.
 const QUICK: [&str; 2] = ["--set", "liveness.min_interval_s=1"];
@@ -41,4 +41,17 @@ fn story(data_dir: &std::path::Path, id: &str) -> String {
     let text = String::from_utf8(output.stdout).unwrap();
     let (past, _) = text.split_once("as things stand").unwrap();
     past.to_owned()
+}
+
+/// Somebody else sets the service INACTIVE.
+fn deactivate(server: &Server) -> String {
+    let mut info = services(server).remove(0);
+    let url = format!(
+        "{}{}",
+        server.url,
+        info["_links"]["self"]["href"].as_str().unwrap()
+    );
+    info["state"] = "INACTIVE".into();
+    assert_eq!(put(&url, &info).status, 200);
+    url
 }

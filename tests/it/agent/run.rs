@@ -132,3 +132,35 @@ fn a_server_that_is_away_neither_stops_the_command_nor_its_end() {
     assert!(keep.path().join("ran").exists());
     server.signal("CONT");
 }
+
+#[test]
+fn a_conflict_that_must_stop_ends_the_command_too() {
+    let (keep, dir) = data_dir();
+    let server = Server::start(&dir, &QUICK);
+    let script = "trap 'touch ended; exit 0' TERM; while :; do sleep 0.05; done";
+    let flags = ["--on-conflict", "stop"];
+    let run = start(&server, keep.path(), &flags, script);
+    until_true("it is registered", || state(&server, "cam") == "ACTIVE");
+    super::deactivate(&server);
+    assert_eq!(code(run), 1);
+    assert!(keep.path().join("ended").exists());
+}
+
+#[test]
+fn a_mistake_is_seen_before_the_command_starts() {
+    let (keep, dir) = data_dir();
+    let server = Server::start(&dir, &QUICK);
+    let bad = keep.path().join("bad");
+    std::fs::write(&bad, "no pem").unwrap();
+    for (flags, expected) in [
+        (["--ca-file", "bad"], 2),
+        (["--token-file", "nowhere"], 2),
+        (["--status-listen", "nowhere"], 2),
+        (["--state-file", "nowhere/state"], 2),
+    ] {
+        let run = start(&server, keep.path(), &flags, "touch started");
+        assert_eq!(code(run), expected, "{flags:?}");
+        assert!(!keep.path().join("started").exists());
+    }
+    assert_eq!(services(&server).len(), 0);
+}
