@@ -23,9 +23,10 @@ pub(super) struct Problem {
     retry_after_s: Option<u32>,
 }
 
-/// What to tell a client that comes at a bad moment: a batch takes milliseconds.
+/// What to tell a client that comes at a bad moment: a batch takes milliseconds, a restart about a
+/// second.
 const RETRY_SOON_S: u32 = 1;
-/// A restart takes about a second; a full share is not freed by hurrying.
+/// A full share is not freed by hurrying.
 const RETRY_LATER_S: u32 = 5;
 
 impl Problem {
@@ -209,9 +210,9 @@ impl From<registry::Error> for Problem {
             Error::TooManyServices { .. } | Error::TooManySubscriptions { .. } => {
                 (StatusCode::TOO_MANY_REQUESTS, Some(RETRY_LATER_S))
             }
-            Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_SOON_S)),
-            Error::Stopping | Error::Failed => {
-                (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_LATER_S))
+            // Whoever has promised to try again soon must not be asked to break that.
+            Error::Busy | Error::Stopping | Error::Failed => {
+                (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_SOON_S))
             }
         };
         Self {
