@@ -74,7 +74,7 @@ impl From<Trouble> for Missed {
     fn from(trouble: Trouble) -> Self {
         let pause = match &trouble {
             Trouble::Busy { pause, .. } => Some(*pause),
-            Trouble::Lost(_) | Trouble::Refused(_) => None,
+            Trouble::Lost(_) | Trouble::Failed(_) | Trouble::Refused(_) => None,
         };
         Self {
             reason: trouble.to_string(),
@@ -111,6 +111,8 @@ pub(super) async fn round(client: &Client, plan: Plan) -> Report {
                 if beaten.put {
                     report.put.push(id.clone());
                 }
+                // One that cannot be heard must not cost the others their beats.
+                report.missed = report.missed.or(beaten.missed);
                 report.said.push((id, beaten.said));
             }
             Err(missed) => {
@@ -196,6 +198,8 @@ struct Beaten {
     said: Said,
     promise_refused: bool,
     put: bool,
+    /// The server could not do it, for this one.
+    missed: Option<Missed>,
     requests: u64,
 }
 
@@ -204,6 +208,7 @@ async fn one(client: &Client, single: &Single, promise_s: Option<u32>) -> Result
         said: Said::Heard(None),
         promise_refused: false,
         put: false,
+        missed: None,
         requests: 1,
     };
     let url = &single.url;
@@ -232,7 +237,11 @@ async fn one(client: &Client, single: &Single, promise_s: Option<u32>) -> Result
         }
         404 | 410 => Said::Gone,
         409 => Said::Inactive,
-        401 | 429 | 500.. => return Err(trouble(&answer).into()),
+        401 | 429 | 503 => return Err(trouble(&answer).into()),
+        500.. => {
+            beaten.missed = Some(trouble(&answer).into());
+            Said::Refused(answer.refusal())
+        }
         _ => Said::Refused(answer.refusal()),
     };
     Ok(beaten)

@@ -36,7 +36,7 @@ const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Connections that wait for the next beat.
-const IDLE_MAX: usize = 2;
+const IDLE_MAX: usize = super::beat::SINGLES_AT_ONCE;
 
 /// So much of a refusal's text is kept.
 const DETAIL_CHARS_MAX: usize = 300;

@@ -45,6 +45,8 @@ use crate::domain::{Moment, Steady};
 const ROUNDS_MAX: u8 = 8;
 /// The same, where each is many requests: a server that is only slow must not get more and more.
 const LONG_ROUNDS_MAX: u8 = 2;
+/// What a server does not take is offered again after this: it may have been something in front of it.
+const ASK_AGAIN_MS: u64 = 10 * 60 * 1000;
 /// The loop looks around at least this often: timers stand still while the machine is suspended.
 const LOOK_MS: u64 = 1000;
 
@@ -89,8 +91,15 @@ pub struct Agent {
     /// no more.
     troubles: u32,
     pause_until: Steady,
+    /// The server wants to be left alone until then.
+    asked_until: Steady,
+    /// Those for whom a request of `settles` is under way: one at a time for each name, whoever bears
+    /// it now.
+    busy: BTreeSet<String>,
     promise_refused: bool,
     batch_refused: bool,
+    /// When either was noticed.
+    refused_at: Steady,
     last_error: Option<String>,
 }
 
@@ -149,8 +158,11 @@ impl Agent {
             probe_news: mpsc::channel(64),
             troubles: 0,
             pause_until: Steady::from_ms(0),
+            asked_until: Steady::from_ms(0),
+            busy: BTreeSet::new(),
             promise_refused: false,
             batch_refused: false,
+            refused_at: Steady::from_ms(0),
             last_error: None,
         })
     }
@@ -205,7 +217,8 @@ impl Agent {
 
     /// Milliseconds to what is due next.
     fn wake_ms(&self, now: Steady) -> u64 {
-        let settle = self.next_settle().map(|at| at.max(self.pause_until));
+        let pause_until = self.pause_until.max(self.asked_until);
+        let settle = self.next_settle().map(|at| at.max(pause_until));
         let settle = settle.filter(|_| self.has_room());
         let next = [self.pace.next(), settle].into_iter().flatten().min();
         next.map_or(LOOK_MS, |next| next.ms_since(now).min(LOOK_MS))
@@ -213,6 +226,9 @@ impl Agent {
 
     /// Starts a round of beats if one is due.
     fn start_round(&mut self, now: Moment) {
+        if now.steady.ms_since(self.refused_at) >= ASK_AGAIN_MS {
+            (self.batch_refused, self.promise_refused) = (false, false);
+        }
         let Some(terms) = self.terms() else {
             return self.pace.rest();
         };
@@ -237,7 +253,7 @@ impl Agent {
             return;
         }
         // A try makes room for the next one before there are too many.
-        let patience = Duration::from_millis(terms.retry_cap_ms()) * u32::from(ROUNDS_MAX);
+        let patience = Duration::from_millis(terms.retry_cap_ms()) * u32::from(rounds_max);
         let client = self.client.within(patience);
         self.rounds.spawn(async move {
             Round {
@@ -282,12 +298,14 @@ impl Agent {
         if report.promise_refused && !self.promise_refused {
             log::warn!("the server takes no promises (retryInterval); beating without");
             self.promise_refused = true;
+            self.refused_at = now;
         }
         if report.batch_refused && !self.batch_refused {
             log::warn!(
                 "the server offers a batch heartbeat and does not take it; beating one by one"
             );
             self.batch_refused = true;
+            self.refused_at = now;
         }
         let names: BTreeMap<String, String> = self
             .services
@@ -416,19 +434,13 @@ impl Agent {
         let names: BTreeSet<String> = new.services.iter().map(|s| s.name.clone()).collect();
         let gone: Vec<_> = self.services.keys().cloned().collect();
         for name in gone.into_iter().filter(|name| !names.contains(name)) {
-            let service = self.services.remove(&name);
+            self.services.remove(&name);
             if let Some(probe) = self.probes.remove(&name) {
                 probe.abort();
             }
             log::info!("SIGHUP: service {name:?} is taken out");
             // A registration under way may still succeed; it is removed after that.
-            let settling = service.is_some_and(|service| service.settling);
-            let grace = settling.then(|| now.plus_ms(as_ms(self.client.timeout()) * 3));
-            let leaving = Leaving {
-                not_before: grace,
-                ..Leaving::default()
-            };
-            self.leaving.insert(name, leaving);
+            self.leaving.insert(name, Leaving::default());
         }
         for service in &new.services {
             let name = &service.name;

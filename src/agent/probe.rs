@@ -1,14 +1,16 @@
 //! Is the application well? One task per probe asks again and again, and tells the agent.
 
+use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::process::Command;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::client::Http;
 use super::config::{ExecProbe, FileProbe, HttpProbe, Probe};
@@ -25,44 +27,85 @@ pub(super) type News = (String, Result<(), String>);
 pub(super) async fn run(probe: Probe, http: Http, name: String, news: mpsc::Sender<News>) {
     let mut timer = tokio::time::interval(Duration::from_secs(probe.interval_s));
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut asker = Asker::new(probe, http);
     loop {
         timer.tick().await;
-        let said = ask(&probe, &http).await;
+        let said = asker.ask().await;
         if news.send((name.clone(), said)).await.is_err() {
             return;
         }
     }
 }
 
-/// Asks once, within the probe's timeout.
-async fn ask(probe: &Probe, http: &Http) -> Result<(), String> {
-    let limit = Duration::from_millis(probe.timeout_ms);
-    let answer = async {
-        if let Some(probe) = &probe.http {
-            get(probe, http, limit).await
-        } else if let Some(probe) = &probe.tcp {
-            let connected = TcpStream::connect(&probe.address).await;
-            let failed = |error| format!("connecting to {} failed: {error}", probe.address);
-            connected.map(drop).map_err(failed)
-        } else if let Some(probe) = &probe.exec {
-            run_command(probe).await
-        } else if let Some(probe) = &probe.file {
-            // A file system that hangs must not hold up the beats.
-            let probe = probe.clone();
-            let looked = tokio::task::spawn_blocking(move || look(&probe)).await;
-            looked.unwrap_or_else(|error| Err(error.to_string()))
-        } else {
-            Ok(())
+/// Asks one probe.
+struct Asker {
+    probe: Probe,
+    http: Http,
+    /// What the operating system has not come back from: a file system or a name server that hangs.
+    /// It holds a thread, so there is never more than one.
+    looking: Option<JoinHandle<Result<(), String>>>,
+    resolving: Option<JoinHandle<std::io::Result<Vec<SocketAddr>>>>,
+}
+
+impl Asker {
+    fn new(probe: Probe, http: Http) -> Self {
+        Self {
+            probe,
+            http,
+            looking: None,
+            resolving: None,
         }
-    };
-    tokio::time::timeout(limit, answer)
-        .await
-        .unwrap_or_else(|_| {
+    }
+
+    /// Asks once, within the probe's timeout.
+    async fn ask(&mut self) -> Result<(), String> {
+        let limit = Duration::from_millis(self.probe.timeout_ms);
+        let asked = tokio::time::timeout(limit, self.asked(limit)).await;
+        asked.unwrap_or_else(|_| {
             Err(format!(
                 "the probe took longer than {} ms",
                 limit.as_millis()
             ))
         })
+    }
+
+    async fn asked(&mut self, limit: Duration) -> Result<(), String> {
+        if let Some(probe) = &self.probe.http {
+            get(probe, &self.http, limit).await
+        } else if let Some(probe) = &self.probe.tcp {
+            let address = probe.address.clone();
+            let failed = |error| format!("connecting to {address} failed: {error}");
+            let name = address.clone();
+            let resolve =
+                || tokio::spawn(async move { lookup_host(name).await.map(Vec::from_iter) });
+            let found = one_at_a_time(&mut self.resolving, resolve).await?;
+            let found = found.map_err(failed)?;
+            let connected = TcpStream::connect(found.as_slice()).await;
+            connected.map(drop).map_err(failed)
+        } else if let Some(probe) = &self.probe.exec {
+            run_command(probe).await
+        } else if let Some(probe) = &self.probe.file {
+            let probe = probe.clone();
+            let look = || tokio::task::spawn_blocking(move || look(&probe));
+            one_at_a_time(&mut self.looking, look).await?
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Waits for a task that cannot be given up; while the last one has not come back there is no new one.
+async fn one_at_a_time<T>(
+    place: &mut Option<JoinHandle<T>>,
+    begin: impl FnOnce() -> JoinHandle<T>,
+) -> Result<T, String> {
+    if place.as_ref().is_some_and(|last| !last.is_finished()) {
+        return Err("the last look has not come back".to_owned());
+    }
+    let task = place.insert(begin());
+    let done = task.await.map_err(|error| error.to_string());
+    *place = None;
+    done
 }
 
 async fn get(probe: &HttpProbe, http: &Http, limit: Duration) -> Result<(), String> {
@@ -161,7 +204,7 @@ mod tests {
 
     async fn said(probe: &str) -> Result<(), String> {
         let probe: Probe = toml::from_str(probe).unwrap();
-        ask(&probe, &http()).await
+        Asker::new(probe, http()).ask().await
     }
 
     async fn check(probe: &str, part: &str) {
@@ -195,6 +238,28 @@ mod tests {
         file.as_file().set_modified(past).unwrap();
         check(&probe, "last written 12").await;
         check("file = { path = '/nowhere', max_age_s = 1 }", "/nowhere").await;
+    }
+
+    #[tokio::test]
+    async fn what_hangs_is_not_begun_again() {
+        let (let_go, held) = std::sync::mpsc::channel::<()>();
+        let held = std::sync::Mutex::new(Some(held));
+        let mut place = None;
+        let begin = || {
+            let held = held.lock().unwrap().take().unwrap();
+            tokio::task::spawn_blocking(move || held.recv().is_ok())
+        };
+        let first = one_at_a_time(&mut place, begin);
+        let first = tokio::time::timeout(Duration::from_millis(10), first).await;
+        assert!(first.is_err(), "it hangs");
+        let again = one_at_a_time(&mut place, || unreachable!("one is still there")).await;
+        assert!(again.is_err());
+        let_go.send(()).unwrap();
+        while !place.as_ref().unwrap().is_finished() {
+            tokio::task::yield_now().await;
+        }
+        let next = one_at_a_time(&mut place, || tokio::spawn(async { true })).await;
+        assert_eq!(next, Ok(true));
     }
 
     #[tokio::test]

@@ -45,6 +45,18 @@ impl Verdict {
         }
     }
 
+    /// The same under another probe: what is known holds until that one has spoken.
+    fn under(self, probe: Option<&config::Probe>) -> Self {
+        let fresh = Self::new(probe);
+        match probe {
+            Some(_) => Self {
+                health: self.health,
+                ..fresh
+            },
+            None => fresh,
+        }
+    }
+
     pub(super) fn health(&self) -> Health {
         self.health
     }
@@ -92,6 +104,8 @@ pub(super) struct Service {
     pub(super) stage: Stage,
     /// Its configuration has changed since it was settled.
     pub(super) changed: bool,
+    /// It had when the request under way began.
+    was_changed: bool,
     /// A request that settles it is under way.
     pub(super) settling: bool,
     /// There may be a second registration; see [`super::settle`].
@@ -115,6 +129,7 @@ impl Service {
             config,
             stage: Stage::Unsettled,
             changed: false,
+            was_changed: false,
             settling: false,
             in_doubt: false,
             doubt_ends: false,
@@ -168,7 +183,7 @@ impl Service {
     /// Begins to settle it.
     pub(super) fn settle(&mut self, on_conflict: OnConflict) -> Wanted {
         self.settling = true;
-        self.changed = false;
+        self.was_changed = std::mem::take(&mut self.changed);
         Wanted {
             name: self.config.name.clone(),
             registration: self.config.registration(),
@@ -180,6 +195,8 @@ impl Service {
 
     /// It is settled. A request whose answer was lost may arrive for `timeout_ms` more.
     pub(super) fn settled(&mut self, settled: Settled, now: Steady, timeout_ms: u64) {
+        // An answer to what an earlier service of this name wanted: ours may be different.
+        self.changed |= !self.settling;
         self.settling = false;
         self.in_doubt = settled.in_doubt;
         self.doubt_ends = false;
@@ -215,6 +232,7 @@ impl Service {
         cap_ms: u64,
         jitter: u64,
     ) {
+        self.changed |= self.settling && self.was_changed;
         self.settling = false;
         self.last_error = Some(reason);
         let own_ms = match refused {
@@ -230,7 +248,7 @@ impl Service {
     /// Its configuration has changed.
     pub(super) fn reconfigure(&mut self, config: config::Service, now: Steady) {
         if config.probe != self.config.probe {
-            self.verdict = Verdict::new(config.probe.as_ref());
+            self.verdict = self.verdict.clone().under(config.probe.as_ref());
         }
         if config.registration() != self.config.registration() {
             self.changed = true;

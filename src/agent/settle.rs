@@ -49,6 +49,9 @@ pub(super) enum Trouble {
     /// The server was not reached, or is not well.
     #[error("{0}")]
     Lost(String),
+    /// It was reached, and could not do this.
+    #[error("{0}")]
+    Failed(String),
     /// It asks to be left alone for so long.
     #[error("{reason}; it asks for a pause of {} s", .pause.as_secs())]
     Busy { reason: String, pause: Duration },
@@ -68,7 +71,8 @@ pub(super) fn trouble(answer: &Answer) -> Trouble {
     let reason = answer.refusal();
     match (answer.status, answer.retry_after) {
         (429 | 503, Some(pause)) => Trouble::Busy { reason, pause },
-        (429 | 500.., _) => Trouble::Lost(reason),
+        (429 | 503, None) => Trouble::Lost(reason),
+        (500.., _) => Trouble::Failed(reason),
         _ => Trouble::Refused(reason),
     }
 }
@@ -94,7 +98,8 @@ pub(super) async fn settle(
         if let Some(kept) = &found {
             let others = own.iter().filter(|info| info.id != kept.id);
             if memory.in_doubt {
-                for other in others {
+                // Names are not unique: what looks otherwise was not sent by us.
+                for other in others.filter(|other| other.shows(&wanted.registration)) {
                     remove(client, &other.id).await?;
                     surplus += 1;
                 }

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -80,13 +80,23 @@ struct Row {
     memory: Memory,
 }
 
-/// The open file. Calls block until the disk has it.
+#[derive(Debug, Default)]
+struct Rows {
+    rows: Vec<Row>,
+    /// Counts the changes.
+    version: u64,
+}
+
+/// The open file. Changes block until the disk has them.
 #[derive(Debug)]
 pub struct StateFile {
     /// Empty: only in memory.
     path: PathBuf,
     scope: Scope,
-    rows: Mutex<Vec<Row>>,
+    /// Locked briefly: whoever only looks must not wait for the disk.
+    rows: Mutex<Rows>,
+    /// Up to which version the file has it. Locked while it is written.
+    written: Mutex<u64>,
     /// Locked as long as this lives.
     _lock: Option<File>,
 }
@@ -102,6 +112,7 @@ impl StateFile {
             path: path.to_owned(),
             scope,
             rows: Mutex::default(),
+            written: Mutex::default(),
             _lock: None,
         };
         if path.as_os_str().is_empty() {
@@ -128,7 +139,12 @@ impl StateFile {
                     version: stored.version,
                 });
             }
-            Ok(stored) => opened.rows = Mutex::new(stored.services),
+            Ok(stored) => {
+                opened.rows = Mutex::new(Rows {
+                    rows: stored.services,
+                    version: 0,
+                });
+            }
             Err(error) => {
                 let aside = sibling(path, ".bad");
                 log::warn!(
@@ -146,16 +162,19 @@ impl StateFile {
     /// What is remembered of a service of this scope.
     #[must_use]
     pub fn get(&self, name: &str) -> Memory {
-        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        let row = rows.iter().find(|row| self.owns(row) && row.name == name);
+        let rows = self.rows();
+        let row = rows
+            .rows
+            .iter()
+            .find(|row| self.owns(row) && row.name == name);
         row.map(|row| row.memory.clone()).unwrap_or_default()
     }
 
     /// The services of this scope that are remembered.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = rows.iter().filter(|row| self.owns(row));
+        let rows = self.rows();
+        let own = rows.rows.iter().filter(|row| self.owns(row));
         own.map(|row| row.name.clone()).collect()
     }
 
@@ -164,21 +183,32 @@ impl StateFile {
     /// # Errors
     /// [`StateError::Io`]; it is remembered in memory nevertheless.
     pub fn put(&self, name: &str, memory: Memory) -> Result<(), StateError> {
-        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        match rows
-            .iter_mut()
-            .find(|row| self.owns(row) && row.name == name)
-        {
-            Some(row) if row.memory == memory => return Ok(()),
-            Some(row) => row.memory = memory,
-            None => rows.push(Row {
-                server: self.scope.server.clone(),
-                app: self.scope.app.clone(),
-                name: name.to_owned(),
-                memory,
-            }),
-        }
-        self.write(&rows)
+        let version = {
+            let mut rows = self.rows();
+            let known = rows
+                .rows
+                .iter_mut()
+                .find(|row| self.owns(row) && row.name == name);
+            let changes = match known {
+                Some(row) if row.memory == memory => false,
+                Some(row) => {
+                    row.memory = memory;
+                    true
+                }
+                None => {
+                    rows.rows.push(Row {
+                        server: self.scope.server.clone(),
+                        app: self.scope.app.clone(),
+                        name: name.to_owned(),
+                        memory,
+                    });
+                    true
+                }
+            };
+            rows.version += u64::from(changes);
+            rows.version
+        };
+        self.write(version)
     }
 
     /// Forgets a service that is gone.
@@ -186,26 +216,42 @@ impl StateFile {
     /// # Errors
     /// [`StateError::Io`].
     pub fn forget(&self, name: &str) -> Result<(), StateError> {
-        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = rows.len();
-        rows.retain(|row| !(self.owns(row) && row.name == name));
-        if rows.len() == before {
-            return Ok(());
-        }
-        self.write(&rows)
+        let version = {
+            let mut rows = self.rows();
+            let before = rows.rows.len();
+            rows.rows
+                .retain(|row| !(self.owns(row) && row.name == name));
+            let changes = rows.rows.len() != before;
+            rows.version += u64::from(changes);
+            rows.version
+        };
+        self.write(version)
+    }
+
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn owns(&self, row: &Row) -> bool {
         row.server == self.scope.server && row.app == self.scope.app
     }
 
-    fn write(&self, rows: &[Row]) -> Result<(), StateError> {
+    /// Sees to it that the file has all changes up to a version; those of others that wait go along.
+    fn write(&self, version: u64) -> Result<(), StateError> {
         if self.path.as_os_str().is_empty() {
             return Ok(());
         }
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if *written >= version {
+            return Ok(());
+        }
+        let (version, services) = {
+            let rows = self.rows();
+            (rows.version, rows.rows.clone())
+        };
         let stored = Stored {
             version: VERSION,
-            services: rows.to_vec(),
+            services,
         };
         let replaced = || {
             let text = serde_json::to_vec_pretty(&stored)?;
@@ -221,7 +267,9 @@ impl StateFile {
         replaced().map_err(|source: io::Error| StateError::Io {
             path: self.path.clone(),
             source,
-        })
+        })?;
+        *written = version;
+        Ok(())
     }
 }
 

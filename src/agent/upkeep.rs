@@ -27,7 +27,6 @@ const COMPANY_MS: u64 = 100;
 /// A service that is to be removed.
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
-    pub(super) under_way: bool,
     pub(super) not_before: Option<Steady>,
     pub(super) failures: u32,
 }
@@ -39,6 +38,7 @@ pub(super) enum Done {
 }
 
 impl Agent {
+    /// What the server has asked for still holds.
     pub(super) fn server_is_back(&mut self, now: Steady) {
         self.troubles = 0;
         self.pause_until = now;
@@ -60,26 +60,27 @@ impl Agent {
     /// When the next service is to be settled or removed.
     pub(super) fn next_settle(&self) -> Option<Steady> {
         let on_conflict = self.config.agent.on_conflict;
-        let settles = self.services.values();
-        let settles = settles.filter_map(|service| service.settle_at(on_conflict));
-        let leaving = self.leaving.values().filter(|leaving| !leaving.under_way);
-        let leaving = leaving.map(|leaving| leaving.not_before.unwrap_or(Steady::from_ms(0)));
+        let is_free = |name: &String| !self.busy.contains(name);
+        let settles = self.services.iter().filter(|(name, _)| is_free(name));
+        let settles = settles.filter_map(|(_, service)| service.settle_at(on_conflict));
+        let leaving = self.leaving.iter().filter(|(name, _)| is_free(name));
+        let leaving = leaving.map(|(_, leaving)| leaving.not_before.unwrap_or(Steady::from_ms(0)));
         settles.chain(leaving).min()
     }
 
     pub(super) fn start_settles(&mut self, now: Steady) {
         let on_conflict = self.config.agent.on_conflict;
         while self.has_room()
-            && now >= self.pause_until
+            && now >= self.pause_until.max(self.asked_until)
             && self.next_settle().is_some_and(|at| at <= now)
         {
             let (client, state) = (self.client.clone(), self.state.clone());
-            let leaving = self.leaving.iter_mut().find(|(_, leaving)| {
-                !leaving.under_way && leaving.not_before.is_none_or(|at| at <= now)
+            let leaving = self.leaving.iter().find(|(name, leaving)| {
+                !self.busy.contains(*name) && leaving.not_before.is_none_or(|at| at <= now)
             });
-            if let Some((name, leaving)) = leaving {
-                leaving.under_way = true;
+            if let Some((name, _)) = leaving {
                 let name = name.clone();
+                self.busy.insert(name.clone());
                 self.settles.spawn(async move {
                     let departed = settle::depart(&client, &state, &name).await;
                     Done::Departed(name, departed)
@@ -89,13 +90,15 @@ impl Agent {
             // Whoever has waited longest: one that fails again and again must not hold up the others.
             let due = self
                 .services
-                .values_mut()
-                .filter_map(|service| Some((service.settle_at(on_conflict)?, service)))
+                .iter_mut()
+                .filter(|(name, _)| !self.busy.contains(*name))
+                .filter_map(|(_, service)| Some((service.settle_at(on_conflict)?, service)))
                 .filter(|(at, _)| *at <= now)
                 .min_by_key(|(at, _)| *at)
                 .map(|(_, service)| service);
             let Some(service) = due else { break };
             let wanted = service.settle(on_conflict);
+            self.busy.insert(wanted.name.clone());
             self.settles.spawn(async move {
                 let name = wanted.name.clone();
                 let settled = settle::settle(&client, &state, wanted).await;
@@ -106,19 +109,28 @@ impl Agent {
 
     pub(super) fn done(&mut self, done: Done) {
         let now = self.clock.now().steady;
-        let (name, trouble) = match done {
-            Done::Settled(name, Ok(settled)) => return self.settled(&name, settled, now),
-            Done::Departed(name, Ok(())) => {
-                log::info!("service {name:?} is removed");
-                self.leaving.remove(&name);
-                return self.reached(now);
+        let (name, trouble, departs) = match done {
+            Done::Settled(name, settled) => {
+                self.busy.remove(&name);
+                match settled {
+                    Ok(settled) => return self.settled(&name, settled, now),
+                    Err(trouble) => (name, trouble, false),
+                }
             }
-            Done::Settled(name, Err(trouble)) | Done::Departed(name, Err(trouble)) => {
-                (name, trouble)
+            Done::Departed(name, departed) => {
+                self.busy.remove(&name);
+                match departed {
+                    Ok(()) => {
+                        log::info!("service {name:?} is removed");
+                        self.leaving.remove(&name);
+                        return self.reached(now);
+                    }
+                    Err(trouble) => (name, trouble, true),
+                }
             }
         };
         let (refused, pause_ms) = match &trouble {
-            Trouble::Refused(_) => (true, 0),
+            Trouble::Refused(_) | Trouble::Failed(_) => (true, 0),
             Trouble::Busy { pause, .. } => (false, as_ms(*pause)),
             Trouble::Lost(_) => (false, 0),
         };
@@ -128,15 +140,18 @@ impl Agent {
         } else {
             self.troubles = self.troubles.saturating_add(1);
             let wait_ms = retry_ms(self.troubles, self.settle_cap_ms(), fastrand::u64(..));
-            self.pause_until = now.plus_ms(wait_ms.max(pause_ms));
+            self.pause_until = now.plus_ms(wait_ms);
+            self.asked_until = self.asked_until.max(now.plus_ms(pause_ms));
             self.last_error = Some(reason.clone());
         }
         let cap_ms = self.config.agent.retry_max_s * 1000;
-        if let Some(leaving) = self.leaving.get_mut(&name) {
-            leaving.under_way = false;
-            leaving.failures += 1;
-            leaving.not_before =
-                Some(now.plus_ms(retry_ms(leaving.failures, cap_ms, fastrand::u64(..))));
+        if departs {
+            if let Some(leaving) = self.leaving.get_mut(&name) {
+                leaving.failures += 1;
+                let wait_ms = retry_ms(leaving.failures, cap_ms, fastrand::u64(..));
+                leaving.not_before = Some(now.plus_ms(wait_ms.max(pause_ms)));
+                log::warn!("service {name:?} is not removed: {reason}; trying again");
+            }
         } else if let Some(service) = self.services.get_mut(&name) {
             if service.last_error.as_ref() != Some(&reason) {
                 log::warn!("service {name:?}: {reason}; trying again");
@@ -186,8 +201,8 @@ impl Agent {
             (true, _, true) => log::info!("service {name:?} is as configured, and ACTIVE"),
             (true, _, false) => log::info!("service {name:?} is INACTIVE: its probe says no"),
         }
-        if fresh && offers_batch {
-            // Another server, perhaps: what one refused is offered anew.
+        if !known && offers_batch {
+            // Another server, perhaps, or what stood in front of it is gone: once more.
             (self.batch_refused, self.promise_refused) = (false, false);
         }
         if !service.beats() {

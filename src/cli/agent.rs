@@ -3,6 +3,7 @@
 mod args;
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::process::ExitStatusExt;
@@ -273,7 +274,12 @@ async fn alongside(args: &RunArgs) -> Result<ExitCode, Failure> {
                     Ended::Conflict(sentence) => Failure::failed(sentence),
                 });
             }
-            number = signals.next() => forward(&child, number),
+            number = signals.next() => {
+                // On a terminal the command has it from there already; twice means "at once" to many.
+                if !(comes_from_terminal(number) && std::io::stdin().is_terminal()) {
+                    forward(&child, number);
+                }
+            }
         }
     };
     let _ = working.orders.send(Order::Stop).await;
@@ -303,6 +309,11 @@ fn start(command: &[OsString]) -> Result<Child, Failure> {
         })
 }
 
+/// Whether a terminal sends it to everybody on it.
+fn comes_from_terminal(number: Number) -> bool {
+    [Number::INT, Number::HUP, Number::QUIT].contains(&number)
+}
+
 fn forward(child: &Child, number: Number) {
     // Its id is gone once it was waited for.
     let id = child.id().and_then(|id| i32::try_from(id).ok());
@@ -329,7 +340,7 @@ fn exit_code(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(1)
 }
 
-struct Signals([(Number, Signal); 5]);
+struct Signals([(Number, Signal); 6]);
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
@@ -337,6 +348,7 @@ impl Signals {
             (Number::TERM, signal(SignalKind::terminate())?),
             (Number::INT, signal(SignalKind::interrupt())?),
             (Number::HUP, signal(SignalKind::hangup())?),
+            (Number::QUIT, signal(SignalKind::quit())?),
             (Number::USR1, signal(SignalKind::user_defined1())?),
             (Number::USR2, signal(SignalKind::user_defined2())?),
         ]))

@@ -77,13 +77,16 @@ fn play(terms: &Terms, fates: &[Fate], jitters: &[u64]) -> Vec<(u64, bool)> {
     let (mut fate, mut jitter) = (fates.iter(), jitters.iter().cycle());
     let (mut good, mut given_up) = (true, false);
     let mut draw = || *jitter.next().unwrap();
+    let mut now = 0;
     loop {
-        let next = pace.next().unwrap().as_ms();
+        // What is due already is due now.
+        let next = pace.next().unwrap().as_ms().max(now);
         pending.sort_unstable();
         if let Some(&(at, began, heard)) = pending.first()
             && at <= next
         {
             pending.remove(0);
+            now = now.max(at);
             let newest = starts.last().is_some_and(|(newest, _)| *newest == began);
             given_up |= newest && !heard;
             good |= heard && (newest || given_up);
@@ -97,6 +100,7 @@ fn play(terms: &Terms, fates: &[Fate], jitters: &[u64]) -> Vec<(u64, bool)> {
         let Some((heard, after)) = fate.next() else {
             return starts;
         };
+        now = next;
         starts.push((next, good));
         (good, given_up) = (false, false);
         pace.begin(terms, Steady::from_ms(next));

@@ -144,3 +144,40 @@ fn a_doubt_ends_with_a_beat_that_begins_when_nothing_can_be_under_way_any_more()
     service.said(Said::Heard(None), moment(NOW.plus_ms(1000)), NOW, 0);
     assert!(service.settle_at(WAIT).is_some() && service.settle(WAIT).doubt_ends);
 }
+
+#[test]
+fn a_change_that_did_not_get_through_is_tried_again() {
+    let mut service = service("");
+    service.settle(WAIT);
+    service.settled(settled("ACTIVE"), NOW, 1000);
+    assert_eq!(service.settle_at(WAIT), None);
+    let mut config = service.config.clone();
+    config.version = "2".to_owned();
+    service.reconfigure(config, NOW);
+    for _ in 0..3 {
+        assert!(service.settle_at(WAIT).is_some());
+        service.settle(WAIT);
+        assert_eq!(service.settle_at(WAIT), None);
+        service.unsettled("no answer".to_owned(), false, NOW, 0, 1000, 0);
+    }
+    service.settle(WAIT);
+    service.settled(settled("ACTIVE"), NOW, 1000);
+    assert_eq!(service.settle_at(WAIT), None);
+}
+
+#[test]
+fn another_probe_does_not_silence_who_is_well() {
+    let mut service = probed("silence");
+    service.verdict.judge(Ok(()));
+    let mut config = service.config.clone();
+    if let Some(probe) = &mut config.probe {
+        probe.unhealthy_after = 3;
+    }
+    service.reconfigure(config, NOW);
+    assert_eq!(service.verdict.health(), Health::Healthy);
+    for _ in 0..3 {
+        assert_eq!(service.verdict.health(), Health::Healthy);
+        service.verdict.judge(Err("no".to_owned()));
+    }
+    assert_eq!(service.verdict.health(), Health::Unhealthy);
+}

@@ -367,3 +367,41 @@ fn a_server_that_answers_badly_or_not_at_all_is_survived() {
     agent.stop();
     assert_eq!(services(&server).len(), 0);
 }
+
+#[test]
+fn one_that_the_platform_cannot_hear_costs_the_others_nothing() {
+    let links = |id: &str| {
+        let own = format!("/mec_service_mgmt/v1/applications/app/services/{id}");
+        (
+            json!({"self": {"href": own}, "liveness": {"href": format!("{own}/liveness")}}),
+            2,
+        )
+    };
+    // The first by every order.
+    let platform = Platform::new(links, |request| {
+        let first = request.path.contains(&format!("/{:032x}/", 0));
+        Reply::empty(if first { 500 } else { 204 })
+    });
+    let (keep, _) = data_dir();
+    let stub = platform.start();
+    let mut config = Config::new(&stub.url);
+    for number in 0..20 {
+        config = config.service(&format!("s-{number:02}"), 2, "");
+    }
+    let agent = Agent::start(keep.path(), &config);
+    until_true("all others are heard again and again", || {
+        let beats = beats(&stub);
+        (1..20).all(|number| {
+            let id = format!("/{number:032x}/");
+            beats.iter().filter(|it| it.path.contains(&id)).count() >= 4
+        })
+    });
+    let failing = |agent: &Agent| {
+        let names = (0..20).map(|number| format!("s-{number:02}"));
+        names
+            .filter(|name| agent.service(name)["lastError"].is_string())
+            .count()
+    };
+    assert_eq!(failing(&agent), 1);
+    agent.stop();
+}
