@@ -6,8 +6,8 @@
 //!
 //! Pure: [`pace`] (when to beat, and the promise), `service` (what follows from what), `info` (what a
 //! platform says, in any dialect). `settle` brings one service and the platform together, `beat` is
-//! one round of beats, `upkeep` everything else that is sent, [`client`] the HTTP client, [`state`] the state file, `probe` the probes,
-//! [`status`] what is told of all this.
+//! one round of beats, `upkeep` everything else that is sent, [`client`] the HTTP client, [`state`]
+//! the state file, `probe` the probes, [`status`] what is told of all this.
 
 mod beat;
 pub mod client;
@@ -93,9 +93,9 @@ pub struct Agent {
     pause_until: Steady,
     /// The server wants to be left alone until then.
     asked_until: Steady,
-    /// Those for whom a request of `settles` is under way: one at a time for each name, whoever bears
+    /// Those for whom a task of `settles` is under way: one at a time for each name, whoever bears
     /// it now.
-    busy: BTreeSet<String>,
+    busy: BTreeMap<String, tokio::task::Id>,
     promise_refused: bool,
     batch_refused: bool,
     /// When either was noticed.
@@ -123,14 +123,7 @@ impl Agent {
         meters: Arc<Meters>,
         prune: bool,
     ) -> Result<Self, client::ClientError> {
-        let client = Client::new(&config.server, &config.agent.app_instance_id)?;
-        // Applications are no platform: they are not shown who we are.
-        let stranger = config::Server {
-            client_cert_file: PathBuf::new(),
-            client_key_file: PathBuf::new(),
-            ..config.server.clone()
-        };
-        let prober = Http::new(&stranger, client.timeout(), 0)?;
+        let (client, prober) = clients(&config)?;
         let services: BTreeMap<_, _> = config
             .services
             .iter()
@@ -159,7 +152,7 @@ impl Agent {
             troubles: 0,
             pause_until: Steady::from_ms(0),
             asked_until: Steady::from_ms(0),
-            busy: BTreeSet::new(),
+            busy: BTreeMap::new(),
             promise_refused: false,
             batch_refused: false,
             refused_at: Steady::from_ms(0),
@@ -180,7 +173,13 @@ impl Agent {
             let wake = self.wake_ms(self.clock.now().steady);
             tokio::select! {
                 order = orders.recv() => match order {
-                    Some(Order::Reload(config)) => self.reload(*config),
+                    Some(Order::Reload(config)) => {
+                        self.reload(*config);
+                        if let Some(sentence) = self.must_end() {
+                            self.stop().await;
+                            return Ended::Conflict(sentence);
+                        }
+                    }
                     Some(Order::Report(asker)) => {
                         let _ = asker.send(status::report(&self, self.clock.now()));
                     }
@@ -189,8 +188,11 @@ impl Agent {
                 Some(Ok(round)) = self.rounds.join_next(), if !self.rounds.is_empty() => {
                     self.came_back(round);
                 }
-                Some(Ok(done)) = self.settles.join_next(), if !self.settles.is_empty() => {
-                    self.done(done);
+                Some(done) = self.settles.join_next_with_id(), if !self.settles.is_empty() => {
+                    match done {
+                        Ok((_, done)) => self.done(done),
+                        Err(error) => self.broke(&error),
+                    }
                     if let Some(sentence) = self.must_end() {
                         self.stop().await;
                         return Ended::Conflict(sentence);
@@ -240,6 +242,7 @@ impl Agent {
         if self.pace.next().is_none_or(|next| next > now.steady) {
             return;
         }
+        self.note_bad_links();
         let plan = self.plan(&terms, now.steady);
         self.pace.begin(&terms, now.steady);
         if plan.batch.is_none() && plan.singles.is_empty() {
@@ -262,6 +265,19 @@ impl Agent {
                 report: beat::round(&client, plan).await,
             }
         });
+    }
+
+    /// A platform whose link cannot be called gets no beats; somebody has to be told.
+    fn note_bad_links(&mut self) {
+        for service in self.services.values_mut() {
+            if service.beats() && service.beat(|link| self.client.resolve(link)).is_none() {
+                let reason = "its liveness link cannot be called";
+                if service.last_error.as_deref() != Some(reason) {
+                    log::warn!("service {:?}: {reason}", service.config.name);
+                    service.last_error = Some(reason.to_owned());
+                }
+            }
+        }
     }
 
     /// Who beats now, and how.
@@ -412,6 +428,16 @@ impl Agent {
         }
     }
 
+    /// Certificates may have been renewed where they are.
+    fn renew_clients(&mut self) {
+        match clients(&self.config) {
+            Ok((client, prober)) => (self.client, self.prober) = (client, prober),
+            Err(error) => {
+                log::error!("SIGHUP: {error}; going on with the certificates as they were")
+            }
+        }
+    }
+
     /// Adds, removes and changes services.
     fn reload(&mut self, new: Config) {
         let now = self.clock.now().steady;
@@ -431,6 +457,7 @@ impl Agent {
                 log::warn!("SIGHUP: `{key}` has changed and takes effect at the next start");
             }
         }
+        self.renew_clients();
         let names: BTreeSet<String> = new.services.iter().map(|s| s.name.clone()).collect();
         let gone: Vec<_> = self.services.keys().cloned().collect();
         for name in gone.into_iter().filter(|name| !names.contains(name)) {
@@ -470,6 +497,19 @@ impl Agent {
         };
         self.config.services = new.services;
     }
+}
+
+/// Who speaks to the platform, and who to applications.
+fn clients(config: &Config) -> Result<(Client, Http), client::ClientError> {
+    let client = Client::new(&config.server, &config.agent.app_instance_id)?;
+    // Applications are no platform: they are not shown who we are.
+    let stranger = config::Server {
+        client_cert_file: PathBuf::new(),
+        client_key_file: PathBuf::new(),
+        ..config.server.clone()
+    };
+    let prober = Http::new(&stranger, client.timeout(), 0)?;
+    Ok((client, prober))
 }
 
 fn as_ms(duration: Duration) -> u64 {

@@ -164,8 +164,14 @@ impl Pace {
             let promised_ms = terms
                 .promise_s
                 .map_or(cap_ms, |secs| u64::from(secs) * 1000);
-            self.asked_until = Some(now.plus_ms(asked_ms));
             self.asked_too_much = asked_ms > promised_ms;
+            // Whoever was refused in the same moment must not come back in the same moment; but a
+            // promise that can be kept is.
+            let spread_ms = match self.asked_too_much {
+                true => jitter % (asked_ms / 10 + 1),
+                false => 0,
+            };
+            self.asked_until = Some(now.plus_ms(asked_ms + spread_ms));
         }
         self.next = Some(self.asked_until.map_or(at, |until| at.max(until)));
     }

@@ -15,10 +15,12 @@ use tokio::task::JoinHandle;
 use super::client::Http;
 use super::config::{ExecProbe, FileProbe, HttpProbe, Probe};
 use crate::clock;
-use crate::domain::Wall;
 
 /// So much of an answer is looked at for `body_contains`.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// A file may be so much younger than now: clocks of file servers differ.
+const SKEW_MAX_S: u64 = 60;
 
 /// Whose probe has said what; a no comes with its reason.
 pub(super) type News = (String, Result<(), String>);
@@ -175,20 +177,20 @@ fn look(probe: &FileProbe) -> Result<(), String> {
     let modified = std::fs::metadata(&probe.path)
         .and_then(|found| found.modified())
         .map_err(|error| format!("{path}: {error}"))?;
-    let age_s = age_ms(modified, clock::wall_now()) / 1000;
+    let since_epoch = modified
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    let now_s = clock::wall_now().as_ms() / 1000;
+    let modified_s = since_epoch.as_secs();
+    if modified_s > now_s + SKEW_MAX_S {
+        // The clock was put back; whoever writes now writes with the new time.
+        return Err(format!("{path} was last written at a time to come"));
+    }
+    let age_s = now_s.saturating_sub(modified_s);
     match age_s <= probe.max_age_s {
         true => Ok(()),
         false => Err(format!("{path} was last written {age_s} s ago")),
     }
-}
-
-/// How long ago that was; 0 for a time to come.
-fn age_ms(modified: std::time::SystemTime, now: Wall) -> u64 {
-    let since_epoch = modified
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
-    let modified_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-    now.as_ms().saturating_sub(modified_ms)
 }
 
 #[cfg(test)]
@@ -237,6 +239,10 @@ mod tests {
         let past = std::time::UNIX_EPOCH + Duration::from_secs(past);
         file.as_file().set_modified(past).unwrap();
         check(&probe, "last written 12").await;
+        let future =
+            std::time::UNIX_EPOCH + Duration::from_secs(clock::wall_now().as_ms() / 1000 + 3600);
+        file.as_file().set_modified(future).unwrap();
+        check(&probe, "a time to come").await;
         check("file = { path = '/nowhere', max_age_s = 1 }", "/nowhere").await;
     }
 

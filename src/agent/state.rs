@@ -65,6 +65,11 @@ pub struct Memory {
     pub beat: Option<BeatLink>,
 }
 
+#[derive(Debug, Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Stored {
     version: u32,
@@ -132,13 +137,16 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(opened),
             Err(error) => return Err(failed(error)),
         };
+        // Whatever else a newer one has in it.
+        if let Ok(Versioned { version }) = serde_json::from_slice(&text)
+            && version > VERSION
+        {
+            return Err(StateError::Newer {
+                path: path.to_owned(),
+                version,
+            });
+        }
         match serde_json::from_slice::<Stored>(&text) {
-            Ok(stored) if stored.version > VERSION => {
-                return Err(StateError::Newer {
-                    path: path.to_owned(),
-                    version: stored.version,
-                });
-            }
             Ok(stored) => {
                 opened.rows = Mutex::new(Rows {
                     rows: stored.services,
@@ -347,7 +355,7 @@ mod tests {
             b"{"
         );
         drop(state);
-        fs::write(&path, r#"{"version":2,"services":[]}"#).unwrap();
+        fs::write(&path, r#"{"version":2,"rows":{}}"#).unwrap();
         let newer = StateFile::open(&path, scope("http://a"));
         assert!(matches!(newer, Err(StateError::Newer { version: 2, .. })));
     }

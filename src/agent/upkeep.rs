@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+use tokio::task::JoinError;
 
 use super::client::Client;
 use super::config::{OnConflict, OnStop};
@@ -60,7 +61,7 @@ impl Agent {
     /// When the next service is to be settled or removed.
     pub(super) fn next_settle(&self) -> Option<Steady> {
         let on_conflict = self.config.agent.on_conflict;
-        let is_free = |name: &String| !self.busy.contains(name);
+        let is_free = |name: &String| !self.busy.contains_key(name);
         let settles = self.services.iter().filter(|(name, _)| is_free(name));
         let settles = settles.filter_map(|(_, service)| service.settle_at(on_conflict));
         let leaving = self.leaving.iter().filter(|(name, _)| is_free(name));
@@ -76,35 +77,51 @@ impl Agent {
         {
             let (client, state) = (self.client.clone(), self.state.clone());
             let leaving = self.leaving.iter().find(|(name, leaving)| {
-                !self.busy.contains(*name) && leaving.not_before.is_none_or(|at| at <= now)
+                !self.busy.contains_key(*name) && leaving.not_before.is_none_or(|at| at <= now)
             });
             if let Some((name, _)) = leaving {
-                let name = name.clone();
-                self.busy.insert(name.clone());
-                self.settles.spawn(async move {
-                    let departed = settle::depart(&client, &state, &name).await;
-                    Done::Departed(name, departed)
+                let (name, of) = (name.clone(), name.clone());
+                let task = self.settles.spawn(async move {
+                    let departed = settle::depart(&client, &state, &of).await;
+                    Done::Departed(of, departed)
                 });
+                self.busy.insert(name, task.id());
                 continue;
             }
             // Whoever has waited longest: one that fails again and again must not hold up the others.
             let due = self
                 .services
                 .iter_mut()
-                .filter(|(name, _)| !self.busy.contains(*name))
+                .filter(|(name, _)| !self.busy.contains_key(*name))
                 .filter_map(|(_, service)| Some((service.settle_at(on_conflict)?, service)))
                 .filter(|(at, _)| *at <= now)
                 .min_by_key(|(at, _)| *at)
                 .map(|(_, service)| service);
             let Some(service) = due else { break };
             let wanted = service.settle(on_conflict);
-            self.busy.insert(wanted.name.clone());
-            self.settles.spawn(async move {
+            let name = wanted.name.clone();
+            let task = self.settles.spawn(async move {
                 let name = wanted.name.clone();
                 let settled = settle::settle(&client, &state, wanted).await;
                 Done::Settled(name, settled)
             });
+            self.busy.insert(name, task.id());
         }
+    }
+
+    /// A task panicked, which none should; its service must not suffer for ever.
+    pub(super) fn broke(&mut self, error: &JoinError) {
+        let broken = self.busy.iter().find(|(_, task)| **task == error.id());
+        let Some(name) = broken.map(|(name, _)| name.clone()) else {
+            return;
+        };
+        let trouble = Trouble::Failed(format!("an error of the agent's own: {error}"));
+        let done = if self.leaving.contains_key(&name) {
+            Done::Departed(name, Err(trouble))
+        } else {
+            Done::Settled(name, Err(trouble))
+        };
+        self.done(done);
     }
 
     pub(super) fn done(&mut self, done: Done) {

@@ -200,11 +200,15 @@ impl Probe {
             }
         }
         if let Some(http) = &self.http
-            && !Url::parse(&http.url)
-                .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+            && !Url::parse(&http.url).is_ok_and(|url| {
+                matches!(url.scheme(), "http" | "https")
+                    && url.has_host()
+                    && url.username().is_empty()
+                    && url.password().is_none()
+            })
         {
             return Err(format!(
-                "http.url ({:?}) must be like http://127.0.0.1:8080/health",
+                "http.url ({:?}) must be like http://127.0.0.1:8080/health, without credentials",
                 http.url
             ));
         }

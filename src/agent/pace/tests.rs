@@ -43,9 +43,9 @@ fn a_server_that_asks_for_more_than_the_promise_is_left_alone() {
         Some(60_000),
         7,
     );
-    assert_eq!(pace.left_alone_until(), Some(Steady::from_ms(60_010)));
+    assert_eq!(pace.left_alone_until(), Some(Steady::from_ms(60_017)));
     pace.hurry(Steady::from_ms(20));
-    assert_eq!(pace.next(), Some(Steady::from_ms(60_010)));
+    assert_eq!(pace.next(), Some(Steady::from_ms(60_017)));
 }
 
 #[test]
