@@ -5,6 +5,7 @@
 //! while the server is not reached, however long a try hangs: the next one does not wait for it.
 
 use crate::domain::Steady;
+use crate::domain::backoff::pause_ms;
 
 /// After the first failure.
 const FIRST_RETRY_MS: u64 = 250;
@@ -60,14 +61,11 @@ pub fn promise_s(interval_s: u32) -> u32 {
     (interval_s / 5).clamp(1, 5)
 }
 
-/// How long to wait after so many failures in a row, in milliseconds: doubles from 250 ms up to
-/// `cap_ms`; half of it is fixed, the other half drawn by `jitter`, any random number.
+/// How long to wait after so many failures in a row, in milliseconds: from 250 ms up to `cap_ms`, see
+/// [`pause_ms`].
 #[must_use]
 pub fn retry_ms(failures: u32, cap_ms: u64, jitter: u64) -> u64 {
-    // 250 << 14 is beyond an hour.
-    let doublings = failures.saturating_sub(1).min(14);
-    let full_ms = (FIRST_RETRY_MS << doublings).min(cap_ms.max(1));
-    (full_ms / 2 + jitter % (full_ms - full_ms / 2 + 1)).max(1)
+    pause_ms(FIRST_RETRY_MS, failures, cap_ms, jitter)
 }
 
 /// When the next beat goes out.

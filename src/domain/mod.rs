@@ -3,6 +3,7 @@
 //! Everything here is a value or a function of values; time comes in as an argument.
 
 pub mod app;
+pub mod backoff;
 pub mod event;
 pub mod id;
 pub mod liveness;

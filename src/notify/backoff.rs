@@ -1,5 +1,7 @@
 //! When to try again.
 
+use crate::domain::backoff::pause_ms;
+
 /// After the first failure.
 const FIRST_MS: u64 = 500;
 
@@ -11,22 +13,14 @@ const RETRY_AFTER_MAX_MS: u64 = 60 * 60 * 1000;
 
 /// How long to wait after so many failures in a row; 0 counts as the first.
 ///
-/// Doubles from 500 ms up to 5 min. Half of it is fixed, the other half is drawn by `jitter`, any
-/// random number: callbacks that failed together do not come back together. A `Retry-After` is a
-/// lower bound, at most an hour, and spread by up to a tenth of itself, for the same reason.
+/// From 500 ms up to 5 min, see [`pause_ms`]. A `Retry-After` is a lower bound, at most an hour, and
+/// spread by up to a tenth of itself, so that those who were refused together do not come back
+/// together.
 #[must_use]
 pub(super) fn delay_ms(attempts: u32, retry_after_ms: Option<u64>, jitter: u64) -> u64 {
-    // 500 << 10 is beyond the longest.
-    let doublings = attempts.saturating_sub(1).min(10);
-    let full_ms = (FIRST_MS << doublings).min(LONGEST_MS);
-    let backoff_ms = full_ms / 2 + drawn(full_ms / 2, jitter);
     let asked_ms = retry_after_ms.unwrap_or(0).min(RETRY_AFTER_MAX_MS);
-    backoff_ms.max(asked_ms + drawn(asked_ms / 10, jitter))
-}
-
-/// From 0 to `max`, both included.
-fn drawn(max: u64, jitter: u64) -> u64 {
-    jitter % (max + 1)
+    let spread_ms = jitter % (asked_ms / 10 + 1);
+    pause_ms(FIRST_MS, attempts, LONGEST_MS, jitter).max(asked_ms + spread_ms)
 }
 
 #[cfg(test)]

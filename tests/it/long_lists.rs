@@ -3,38 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::{Answer, Server, data_dir, get, post, put, self_of, send, service};
-
-const APP: &str = "app";
+use crate::queries::{APP, each, lists, start};
+use crate::support::{Server, get, post, put, self_of, send, service};
 
 /// Services that are rendered in one go.
 const PAGE: usize = 64;
-
-fn start(args: &[&str]) -> (tempfile::TempDir, Server) {
-    let (keep, dir) = data_dir();
-    let server = Server::start(&dir, args);
-    (keep, server)
-}
-
-/// The list of all services, and the one of [`APP`].
-fn lists(server: &Server) -> [String; 2] {
-    [
-        format!("{}/services", server.root()),
-        format!("{}/services", server.app(APP)),
-    ]
-}
-
-/// One member of every service in a list, sorted.
-fn each(member: &str, answer: &Answer) -> Vec<String> {
-    assert_eq!(answer.status, 200, "{answer:?}");
-    let all = answer.json();
-    let all = all.as_array().unwrap().iter();
-    let mut found: Vec<_> = all
-        .map(|s| s[member].as_str().unwrap().to_owned())
-        .collect();
-    found.sort();
-    found
-}
 
 /// Registers many services, on several connections.
 fn register_all(server: &Server, app: &str, names: &[String]) {

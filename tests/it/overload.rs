@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::load::stored;
 use crate::support::{
-    Answer, Server, beat, data_dir, get, liveness_of, mepulse, self_of, send, service,
+    Answer, LINGERING, Server, beat, data_dir, get, liveness_of, mepulse, self_of, send, service,
 };
 
 /// Refused for lack of room: a problem document that says when to come back.
@@ -33,18 +33,7 @@ fn is_seen_full() -> bool {
     // Room for one, a long linger, and no pulse that would end it.
     let server = Server::start(
         &dir,
-        &[
-            "--set",
-            "server.queue_max=1",
-            "--set",
-            "store.commit_linger_ms=1000",
-            "--set",
-            "truth.tick_ms=60000",
-            "--set",
-            "truth.stall_ms=120000",
-            "--set",
-            "liveness.grace_min_ms=300000",
-        ],
+        &[&["--set", "server.queue_max=1"], &LINGERING[..]].concat(),
     );
     let (own, liveness) = (self_of(&server, &info), liveness_of(&server, &info));
     let before = get(&liveness).json();

@@ -10,10 +10,10 @@ use crate::support::{
     Answer, BRIEF, Server, beat, data_dir, get, id_of, liveness_of, put, self_of, send, service,
 };
 
-const APP: &str = "app";
+pub(crate) const APP: &str = "app";
 const UNKNOWN: &str = "00000000-0000-4000-8000-000000000000";
 
-fn start(args: &[&str]) -> (tempfile::TempDir, Server) {
+pub(crate) fn start(args: &[&str]) -> (tempfile::TempDir, Server) {
     let (keep, dir) = data_dir();
     let server = Server::start(&dir, args);
     (keep, server)
@@ -24,7 +24,7 @@ fn category(id: &str) -> Value {
 }
 
 /// The list of all services, and the one of [`APP`].
-fn lists(server: &Server) -> [String; 2] {
+pub(crate) fn lists(server: &Server) -> [String; 2] {
     [
         format!("{}/services", server.root()),
         format!("{}/services", server.app(APP)),
@@ -32,7 +32,7 @@ fn lists(server: &Server) -> [String; 2] {
 }
 
 /// One member of every service in a list, sorted.
-fn each(member: &str, answer: &Answer) -> Vec<String> {
+pub(crate) fn each(member: &str, answer: &Answer) -> Vec<String> {
     assert_eq!(answer.status, 200, "{answer:?}");
     let all = answer.json();
     let all = all.as_array().unwrap().iter();

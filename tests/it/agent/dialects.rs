@@ -77,6 +77,15 @@ impl Platform {
     }
 }
 
+/// Plain MEC 011, an interval of 2 s.
+fn plain_links(id: &str) -> (Value, u32) {
+    let own = format!("/mec_service_mgmt/v1/applications/app/services/{id}");
+    (
+        json!({"self": {"href": own}, "liveness": {"href": format!("{own}/liveness")}}),
+        2,
+    )
+}
+
 fn beats(stub: &Stub) -> Vec<Request> {
     let requests = stub.requests().into_iter();
     requests
@@ -86,14 +95,7 @@ fn beats(stub: &Stub) -> Vec<Request> {
 
 #[test]
 fn a_plain_mec_011_platform_gets_single_beats_without_promises() {
-    let links = |id: &str| {
-        let own = format!("/mec_service_mgmt/v1/applications/app/services/{id}");
-        (
-            json!({"self": {"href": own}, "liveness": {"href": format!("{own}/liveness")}}),
-            2,
-        )
-    };
-    let platform = Platform::new(links, |request| {
+    let platform = Platform::new(plain_links, |request| {
         match (
             request.method.as_str(),
             request.json().as_object().map(|it| it.len()),
@@ -370,15 +372,8 @@ fn a_server_that_answers_badly_or_not_at_all_is_survived() {
 
 #[test]
 fn one_that_the_platform_cannot_hear_costs_the_others_nothing() {
-    let links = |id: &str| {
-        let own = format!("/mec_service_mgmt/v1/applications/app/services/{id}");
-        (
-            json!({"self": {"href": own}, "liveness": {"href": format!("{own}/liveness")}}),
-            2,
-        )
-    };
     // The first by every order.
-    let platform = Platform::new(links, |request| {
+    let platform = Platform::new(plain_links, |request| {
         let first = request.path.contains(&format!("/{:032x}/", 0));
         Reply::empty(if first { 500 } else { 204 })
     });
