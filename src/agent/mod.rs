@@ -242,7 +242,6 @@ impl Agent {
         if self.pace.next().is_none_or(|next| next > now.steady) {
             return;
         }
-        self.note_bad_links();
         let plan = self.plan(&terms, now.steady);
         self.pace.begin(&terms, now.steady);
         if plan.batch.is_none() && plan.singles.is_empty() {
@@ -265,19 +264,6 @@ impl Agent {
                 report: beat::round(&client, plan).await,
             }
         });
-    }
-
-    /// A platform whose link cannot be called gets no beats; somebody has to be told.
-    fn note_bad_links(&mut self) {
-        for service in self.services.values_mut() {
-            if service.beats() && service.beat(|link| self.client.resolve(link)).is_none() {
-                let reason = "its liveness link cannot be called";
-                if service.last_error.as_deref() != Some(reason) {
-                    log::warn!("service {:?}: {reason}", service.config.name);
-                    service.last_error = Some(reason.to_owned());
-                }
-            }
-        }
     }
 
     /// Who beats now, and how.

@@ -225,6 +225,12 @@ impl Agent {
         if !service.beats() {
             return;
         }
+        if service.beat(|link| self.client.resolve(link)).is_none() {
+            // It gets no beats; somebody has to be told.
+            let reason = "its liveness link cannot be called";
+            log::warn!("service {name:?}: {reason}");
+            service.last_error = Some(reason.to_owned());
+        }
         if let Some(terms) = self.terms() {
             match fresh {
                 true => self.pace.shorten(&terms, now, fastrand::u64(..)),

@@ -303,9 +303,11 @@ impl View {
         match self.services.get_mut(&id) {
             Some(old) => {
                 self.by_state[old.liveness.state() as usize] -= 1;
-                let new = entry.service.clone();
+                // A beat changes no registration.
+                let new =
+                    (!Arc::ptr_eq(&old.service, &entry.service)).then(|| entry.service.clone());
                 let old = std::mem::replace(old, entry).service;
-                if !Arc::ptr_eq(&old, &new) {
+                if let Some(new) = new {
                     self.unindex(id, &old);
                     self.index(id, &new);
                 }

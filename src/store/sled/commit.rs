@@ -44,10 +44,9 @@ impl Rows {
         key_of: impl Fn(u16) -> Vec<u8>,
         mut each: impl FnMut(&[u8], &[u8]),
     ) {
-        let parts = |record: &Option<Vec<u8>>| record.clone().unwrap_or_default();
-        let (old, new) = (parts(&change.old), parts(&change.new));
-        let mut old = old.chunks(schema::PART_BYTES_MAX);
-        let mut new = new.chunks(schema::PART_BYTES_MAX);
+        let (old, new) = (change.old.as_deref(), change.new.as_deref());
+        let mut old = old.unwrap_or_default().chunks(schema::PART_BYTES_MAX);
+        let mut new = new.unwrap_or_default().chunks(schema::PART_BYTES_MAX);
         for part in 0u16.. {
             let key = key_of(part);
             let (old, new) = (old.next(), new.next());
