@@ -6,6 +6,8 @@
 //! * [`clock`]: the only reader of machine time
 //! * [`wire`]: JSON of MEC 011
 //! * [`tls`]: whom we trust when we call somebody, and who we are
+//! * [`files`]: small files that change, and are replaced as a whole
+//! * [`auth`]: who is calling: keys, tokens, credentials
 //! * [`store`]: durable state behind a small seam; the only room that knows bytes
 //! * [`registry`]: the use cases, and the one writer
 //! * [`notify`]: tells subscribers
@@ -15,10 +17,12 @@
 //! * [`cli`]: the commands; builds everything inward-out and stops it outward-in
 
 pub mod agent;
+pub mod auth;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;
+pub mod files;
 pub mod http;
 pub mod metrics;
 pub mod notify;

@@ -4,8 +4,7 @@
 //! ends the agent in between, its next start knows that there may be one that nobody knows of.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,6 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::info::BeatLink;
+use crate::files;
 
 const VERSION: u32 = 1;
 
@@ -128,7 +128,9 @@ impl StateFile {
             source,
         };
         // A file of its own: the state file itself is replaced.
-        let lock = private().open(sibling(path, ".lock")).map_err(failed)?;
+        let lock = files::private()
+            .open(files::sibling(path, ".lock"))
+            .map_err(failed)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| StateError::InUse(path.to_owned()))?;
         opened._lock = Some(lock);
@@ -154,7 +156,7 @@ impl StateFile {
                 });
             }
             Err(error) => {
-                let aside = sibling(path, ".bad");
+                let aside = files::sibling(path, ".bad");
                 log::warn!(
                     "the state file {} cannot be understood ({error}); it is now {}, and services \
                      are found again by their names",
@@ -261,37 +263,15 @@ impl StateFile {
             version: VERSION,
             services,
         };
-        let replaced = || {
-            let text = serde_json::to_vec_pretty(&stored)?;
-            let temporary = sibling(&self.path, ".new");
-            let mut file = private().truncate(true).open(&temporary)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &self.path)?;
-            // The rename, too, must outlive a power cut.
-            let directory = self.path.parent().filter(|dir| !dir.as_os_str().is_empty());
-            File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
-        };
-        replaced().map_err(|source: io::Error| StateError::Io {
+        let failed = |source: io::Error| StateError::Io {
             path: self.path.clone(),
             source,
-        })?;
+        };
+        let text = serde_json::to_vec_pretty(&stored).map_err(|error| failed(error.into()))?;
+        files::replace(&self.path, &text).map_err(failed)?;
         *written = version;
         Ok(())
     }
-}
-
-/// Ids are no secret, but nobody else has any business with the file.
-fn private() -> fs::OpenOptions {
-    let mut options = File::options();
-    options.write(true).create(true).mode(0o600);
-    options
-}
-
-fn sibling(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    PathBuf::from(name)
 }
 
 #[cfg(test)]

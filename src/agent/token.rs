@@ -1,13 +1,13 @@
 //! The bearer token: read again whenever its file changes.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use http::HeaderValue;
 
 use crate::clock::Stopwatch;
+use crate::files::Version;
 
 /// The file is looked at no more often, in milliseconds.
 const LOOK_MS: u64 = 1000;
@@ -22,8 +22,8 @@ pub(super) struct Token {
 #[derive(Debug)]
 struct Known {
     header: Option<HeaderValue>,
-    /// Modification time, size and inode of what was read.
-    version: Option<(i64, i64, u64, u64)>,
+    /// Of what was read.
+    version: Option<Version>,
     looked: Option<Stopwatch>,
 }
 
@@ -59,9 +59,7 @@ impl Token {
 
     fn look(&self, known: &mut Known, anyway: bool) {
         known.looked = Some(Stopwatch::start());
-        let version = fs::metadata(&self.path)
-            .map(|found| (found.mtime(), found.mtime_nsec(), found.size(), found.ino()))
-            .ok();
+        let version = Version::of(&self.path);
         if version == known.version && version.is_some() && !anyway {
             return;
         }

@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod backoff;
+pub mod caller;
 pub mod event;
 pub mod id;
 pub mod liveness;
@@ -16,6 +17,7 @@ pub mod time;
 pub mod timeline;
 
 pub use app::AppInfo;
+pub use caller::Caller;
 pub use event::{Attributes, Event, Evidence, Happening};
 pub use id::{AppInstanceId, ServiceId, ServiceKey, SubscriptionId};
 pub use liveness::{Agreement, Heartbeat, Liveness, Monitored, Phase, ProducerState, ServiceState};

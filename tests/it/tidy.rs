@@ -21,20 +21,25 @@ fn root() -> PathBuf {
 }
 
 /// Which rooms a room may import; an absent name is a decision.
-const MAY_IMPORT: [(&str, &[&str]); 11] = [
+const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("domain", &[]),
     ("clock", &["domain"]),
     ("config", &["domain", "store"]),
     ("metrics", &["domain"]),
     ("wire", &["domain"]),
     ("tls", &[]),
+    ("files", &[]),
+    ("auth", &["domain", "files", "config"]),
     ("store", &["domain", "clock"]),
     ("registry", &["domain", "clock", "store", "metrics"]),
     (
         "notify",
         &["domain", "clock", "wire", "tls", "registry", "metrics"],
     ),
-    ("agent", &["domain", "clock", "wire", "tls"]),
+    (
+        "agent",
+        &["domain", "clock", "wire", "tls", "files", "auth"],
+    ),
     (
         "http",
         &["domain", "wire", "registry", "notify", "config", "metrics"],

@@ -1,0 +1,3 @@
+//! Who is calling: keys, tokens, credentials.
+
+pub mod sdk_hmac;
