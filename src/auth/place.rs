@@ -1,0 +1,178 @@
+//! `<data_dir>/auth`: where the keys and credentials are, and who may write there.
+//!
+//! ```text
+//! auth/                  0700
+//!   lock                 held by whoever changes something, for as long as that takes
+//!   signing-key.pem      what our own tokens are signed with
+//!   clients.json         applications and the hashes of their secrets
+//!   access-keys.json     access keys and their encrypted secret keys
+//!   access-keys.key      what those are encrypted with, unless it is kept elsewhere
+//! ```
+//!
+//! Every file is replaced as a whole, so readers need no lock.
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use zeroize::Zeroizing;
+
+use super::AuthError;
+use crate::files;
+
+/// Files of keys and credentials are not longer, in bytes: some ten thousand applications.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// The directory of a data directory that holds keys and credentials.
+#[must_use]
+pub fn directory(data_dir: &Path) -> PathBuf {
+    data_dir.join("auth")
+}
+
+/// The right to change what is in the directory. Held by one process, and there by one thread.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Makes the directory if it is not there, and waits for its lock.
+    pub(super) fn take(directory: &Path) -> Result<Self, AuthError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(AuthError::io("creating", directory))?;
+        make_private(directory)?;
+        let path = directory.join("lock");
+        let file = files::private()
+            .truncate(false)
+            .open(&path)
+            .map_err(AuthError::io("opening", &path))?;
+        loop {
+            match flock(&file, FlockOperation::LockExclusive) {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(AuthError::io("locking", &path)(errno.into())),
+            }
+        }
+    }
+}
+
+/// Nobody else may even see which applications there are.
+fn make_private(directory: &Path) -> Result<(), AuthError> {
+    let mode = fs::metadata(directory)
+        .map_err(AuthError::io("reading", directory))?
+        .permissions()
+        .mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    log::warn!("{} was open to others; making it 0700", directory.display());
+    fs::set_permissions(directory, Permissions::from_mode(0o700))
+        .map_err(AuthError::io("making private", directory))
+}
+
+/// What is in a file; `None` if there is none.
+pub(super) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, AuthError> {
+    match File::open(path) {
+        Ok(file) => read_open(file, path).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(AuthError::io("reading", path)(error)),
+    }
+}
+
+/// The same of a file with a secret in it, which nobody else may be able to read or write.
+pub(super) fn read_secret(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, AuthError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(AuthError::io("reading", path)(error)),
+    };
+    // Of the open file: the name may lead to another one by now.
+    let metadata = file.metadata().map_err(AuthError::io("reading", path))?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o066 != 0 {
+        return Err(AuthError::Exposed {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    read_open(file, path).map(Some)
+}
+
+fn read_open(file: File, path: &Path) -> Result<Zeroizing<Vec<u8>>, AuthError> {
+    let failed = AuthError::io("reading", path);
+    let length = match file.metadata() {
+        Ok(metadata) if metadata.is_file() => metadata.len(),
+        Ok(_) => return Err(failed(io::Error::other("it is no ordinary file"))),
+        Err(error) => return Err(failed(error)),
+    };
+    // At once in its full length: a vector that grows leaves copies behind.
+    let room = usize::try_from(length.min(FILE_BYTES_MAX)).unwrap_or(0);
+    let mut content = Zeroizing::new(Vec::with_capacity(room.saturating_add(1)));
+    match file.take(FILE_BYTES_MAX + 1).read_to_end(&mut content) {
+        Ok(_) if content.len() as u64 > FILE_BYTES_MAX => Err(AuthError::malformed(
+            path,
+            "file of ours",
+            format!("it is longer than {FILE_BYTES_MAX} bytes"),
+        )),
+        Ok(_) => Ok(content),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Replaces a file as a whole; only its owner may read it.
+pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), AuthError> {
+    files::replace(path, content).map_err(AuthError::io("writing", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_is_made_private_and_one_at_a_time_changes_it() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = directory(&temporary.path().join("data"));
+        let lock = Lock::take(&directory).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&directory), 0o700);
+        assert_eq!(mode(directory.parent().unwrap()), 0o700);
+        assert_eq!(mode(&directory.join("lock")), 0o600);
+        let waiting = std::thread::spawn({
+            let directory = directory.clone();
+            move || {
+                let _lock = Lock::take(&directory).unwrap();
+                fs::metadata(directory.join("done")).is_ok()
+            }
+        });
+        fs::write(directory.join("done"), "").unwrap();
+        drop(lock);
+        assert!(waiting.join().unwrap());
+        fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
+        let _lock = Lock::take(&directory).unwrap();
+        assert_eq!(mode(&directory), 0o700);
+    }
+
+    #[test]
+    fn secrets_that_others_can_get_at_are_refused_by_name() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("secret");
+        assert!(read_secret(&path).unwrap().is_none());
+        write(&path, b"s").unwrap();
+        assert_eq!(**read_secret(&path).unwrap().unwrap(), *b"s");
+        for mode in [0o640, 0o604, 0o620, 0o602] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let refused = read_secret(&path).unwrap_err().to_string();
+            assert!(
+                refused.contains("secret") && refused.contains("chmod 600"),
+                "{refused}"
+            );
+            assert!(read(&path).unwrap().is_some());
+        }
+        assert!(read(temporary.path()).is_err());
+    }
+}
