@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::app;
 use super::delivery;
 use super::human::{duration, relative, table};
 use super::source::Source;
@@ -14,6 +15,12 @@ use crate::wire::report::{Counts, ServiceDetail, ServiceReport, Status};
 
 pub(super) fn run(args: &AdminArgs) -> Result<(), Failure> {
     let config = Config::load(&args.config.sources())?;
+    // These are files beside the store, which need not even be there.
+    match &args.command {
+        AdminCommand::App { command } => return app::run(command, &config, args.json),
+        AdminCommand::Token(token) => return app::token(token, &config, args.json),
+        _ => {}
+    }
     let source = Source::open(&config)?;
     let result = print(&source, args);
     source.close()?;
@@ -79,6 +86,8 @@ fn print(source: &Source, args: &AdminArgs) -> Result<(), Failure> {
                 print_status(&status)
             }
         }
+        // Seen to before the store is opened.
+        AdminCommand::App { .. } | AdminCommand::Token(_) => Ok(()),
     }
 }
 
@@ -90,7 +99,7 @@ fn parse_id(text: &str) -> Result<ServiceId, Failure> {
 }
 
 /// Prints to standard output; a reader that has gone away (`| head`) is no failure.
-fn print_text(text: &str) -> Result<(), Failure> {
+pub(super) fn print_text(text: &str) -> Result<(), Failure> {
     use std::io::Write;
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::failed(error)),
@@ -98,7 +107,7 @@ fn print_text(text: &str) -> Result<(), Failure> {
     }
 }
 
-fn print_json<T: Serialize>(value: &T) -> Result<(), Failure> {
+pub(super) fn print_json<T: Serialize>(value: &T) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(Failure::failed)?;
     print_text(&format!("{text}\n"))
 }

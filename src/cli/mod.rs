@@ -2,6 +2,7 @@
 
 mod admin;
 mod agent;
+mod app;
 mod bench;
 mod delivery;
 mod human;
@@ -16,6 +17,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use self::agent::AgentArgs;
+use self::app::{AppCommand, TokenArgs};
+use crate::auth::AuthError;
 use crate::config::{ConfigError, Sources};
 use crate::store::OpenError;
 
@@ -38,7 +41,7 @@ Logs go to standard error; RUST_LOG sets what is logged (default: info for serve
 enum Command {
     /// Run the server.
     Serve(ServeArgs),
-    /// Look into the database, whether the server runs or not.
+    /// Look into the database and hand out credentials, whether the server runs or not.
     Admin(AdminArgs),
     /// Register and beat for applications that cannot.
     Agent(AgentArgs),
@@ -133,6 +136,13 @@ enum AdminCommand {
     DeadLetters,
     /// Show the server and its store.
     Status,
+    /// Hand out, change and take away the credentials of applications.
+    App {
+        #[command(subcommand)]
+        command: AppCommand,
+    },
+    /// Print a token that is signed with the data directory's key.
+    Token(TokenArgs),
 }
 
 #[derive(Debug, Args)]
@@ -181,6 +191,20 @@ impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         let code = if matches!(error, OpenError::InUse { .. }) {
             3
+        } else {
+            1
+        };
+        Self {
+            code,
+            message: error.to_string(),
+        }
+    }
+}
+
+impl From<AuthError> for Failure {
+    fn from(error: AuthError) -> Self {
+        let code = if matches!(error, AuthError::Unfit(_)) {
+            2
         } else {
             1
         };

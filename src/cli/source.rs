@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
+use hyper::Method;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -243,7 +244,8 @@ impl Server {
     /// GETs a report over the socket.
     fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         self.runtime.block_on(async {
-            let answer = tokio::time::timeout(ANSWER_TIMEOUT, get(&self.data_dir, path)).await;
+            let exchange = send(&self.data_dir, Method::GET, path);
+            let answer = tokio::time::timeout(ANSWER_TIMEOUT, exchange).await;
             let answer = answer.unwrap_or_else(|_| Err("no answer in time".into()));
             let (status, body) = answer.map_err(|error| Failure {
                 code: 3,
@@ -258,23 +260,72 @@ impl Server {
                     Failure::failed(format!("the server's answer makes no sense: {error}"))
                 });
             }
-            let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-            let detail = problem.get("detail").and_then(|detail| detail.as_str());
-            Err(Failure::failed(
-                detail.unwrap_or("the server refused without a reason"),
-            ))
+            Err(Failure::failed(detail(&body)))
         })
     }
 }
 
+/// Has a running server read the credentials again, and waits until it has. Without a server there
+/// is nothing to do: the next one reads them when it starts.
+pub(super) fn tell_server(config: &Config) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::failed)?;
+    let failed = |code, reason: &str| Failure {
+        code,
+        message: format!(
+            "the credentials have been changed, but the running server has not taken that over: \
+             {reason}"
+        ),
+    };
+    let exchange = send(&config.store.data_dir, Method::POST, "/admin/credentials");
+    match runtime.block_on(async { tokio::time::timeout(ANSWER_TIMEOUT, exchange).await }) {
+        Ok(Ok((status, _))) if status.is_success() => Ok(()),
+        Ok(Ok((_, body))) => Err(failed(1, &detail(&body))),
+        Ok(Err(error)) if nobody_listens(&error) => Ok(()),
+        Ok(Err(error)) => Err(failed(3, &format!("{ADMIN_SOCKET}: {error}"))),
+        Err(_) => Err(failed(
+            3,
+            &format!("no answer on {ADMIN_SOCKET} in time; it may be starting, stopping or frozen"),
+        )),
+    }
+}
+
+/// Whether there is no server: no data directory, no socket in it, or one that a killed server has
+/// left behind.
+fn nobody_listens(error: &BoxError) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| {
+        use std::io::ErrorKind::{ConnectionRefused, NotFound};
+        matches!(error.kind(), NotFound | ConnectionRefused)
+    })
+}
+
+/// What a problem document says.
+fn detail(body: &[u8]) -> String {
+    let problem: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let detail = problem.get("detail").and_then(|detail| detail.as_str());
+    detail
+        .unwrap_or("the server refused without a reason")
+        .to_owned()
+}
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn get(data_dir: &Path, path: &str) -> Result<(hyper::StatusCode, bytes::Bytes), BoxError> {
+/// One request over the socket, without a body.
+async fn send(
+    data_dir: &Path,
+    method: Method,
+    path: &str,
+) -> Result<(hyper::StatusCode, bytes::Bytes), BoxError> {
     let dir = std::fs::File::open(data_dir)?;
     let stream = UnixStream::connect(short_path(&dir, ADMIN_SOCKET)).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = hyper::Request::get(path)
+    let request = hyper::Request::builder()
+        .method(method)
+        .uri(path)
         .header(hyper::header::HOST, "mepulse")
         .body(Empty::<bytes::Bytes>::new())?;
     let exchange = async {
@@ -290,5 +341,66 @@ async fn get(data_dir: &Path, path: &str) -> Result<(hyper::StatusCode, bytes::B
             ended?;
             exchange.await
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// What is made of a server that answers so; and what it was asked.
+    fn told(answer: &'static str) -> (Result<(), Failure>, String) {
+        let temporary = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(temporary.path().join(ADMIN_SOCKET)).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = [0; 4096];
+            let read = stream.read(&mut asked).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+            String::from_utf8_lossy(&asked[..read]).into_owned()
+        });
+        let told = tell_server(&config(temporary.path()));
+        (told, server.join().unwrap())
+    }
+
+    fn config(data_dir: &Path) -> Config {
+        let mut config = Config::default();
+        config.store.data_dir = data_dir.to_owned();
+        config
+    }
+
+    #[test]
+    fn a_server_is_told_and_its_refusal_is_passed_on() {
+        let (told_fine, asked) = told("HTTP/1.1 204 No Content\r\n\r\n");
+        assert!(told_fine.is_ok(), "{told_fine:?}");
+        assert!(
+            asked.starts_with("POST /admin/credentials HTTP/1.1\r\n"),
+            "{asked}"
+        );
+        let (refused, _) = told(
+            "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 23\r\n\r\n{\"detail\":\"no clients\"}",
+        );
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code, 1);
+        assert!(
+            refused.message.contains("no clients"),
+            "{}",
+            refused.message
+        );
+        let (broken, _) = told("nonsense");
+        assert_eq!(broken.unwrap_err().code, 3);
+    }
+
+    #[test]
+    fn without_a_server_nobody_is_told() {
+        let temporary = tempfile::tempdir().unwrap();
+        assert!(tell_server(&config(&temporary.path().join("missing"))).is_ok());
+        assert!(tell_server(&config(temporary.path())).is_ok());
+        // As a server leaves it that was killed.
+        drop(UnixListener::bind(temporary.path().join(ADMIN_SOCKET)).unwrap());
+        assert!(tell_server(&config(temporary.path())).is_ok());
     }
 }

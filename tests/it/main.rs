@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod admin;
+mod admin_app;
 mod agent;
 mod app_races;
 mod bad_input;
