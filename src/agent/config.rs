@@ -3,6 +3,7 @@
 //! `scripts/agent.toml` documents every key; a test loads it.
 
 mod check;
+mod credentials;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use toml::Table;
 
+pub use self::credentials::{AccessKey, OAuth2, Secret};
 use crate::wire;
 
 /// Services of one agent at the most: so many ids fit into one batch heartbeat.
@@ -49,6 +51,18 @@ pub struct Server {
     /// A bearer token, alone in a file; empty: none.
     #[serde(default)]
     pub token_file: PathBuf,
+    /// Tokens by OAuth 2.0 client credentials, instead.
+    #[serde(default)]
+    pub oauth2: OAuth2,
+    /// Tokens for an access key, instead.
+    #[serde(default)]
+    pub access_key: AccessKey,
+    /// The name that the platform's certificate must have; empty: the host of `url`.
+    #[serde(default)]
+    pub tls_name: String,
+    /// Tokens may be fetched without TLS also from other machines.
+    #[serde(default)]
+    pub allow_plain: bool,
     /// An answer must be complete within so many milliseconds.
     #[serde(default = "timeout_ms")]
     pub timeout_ms: u64,
@@ -110,6 +124,8 @@ pub enum OnConflict {
 pub struct Status {
     /// `host:port` or `unix:/path`; empty: no status server.
     pub listen: String,
+    /// Whoever reaches the status server may have the token: applications that ask their agent.
+    pub hand_out_tokens: bool,
 }
 
 /// `[[services]]`
@@ -121,6 +137,9 @@ pub struct Service {
     /// `livenessInterval` as offered, in seconds; the platform may choose another one.
     #[serde(default = "interval_s")]
     pub interval_s: u32,
+    /// No `livenessInterval` is offered: EdgeGallery's files may ask for no heartbeats.
+    #[serde(skip)]
+    pub offers_none: bool,
     /// `version`.
     #[serde(default = "version")]
     pub version: String,
@@ -263,6 +282,10 @@ impl Server {
             client_cert_file: PathBuf::new(),
             client_key_file: PathBuf::new(),
             token_file: PathBuf::new(),
+            oauth2: OAuth2::default(),
+            access_key: AccessKey::default(),
+            tls_name: String::new(),
+            allow_plain: false,
             timeout_ms: timeout_ms(),
             api_root: api_root(),
         }
@@ -291,6 +314,7 @@ impl Service {
         Self {
             name: name.to_owned(),
             interval_s: interval_s(),
+            offers_none: false,
             version: version(),
             serializer: serializer(),
             transport: None,
@@ -363,6 +387,14 @@ pub enum ConfigError {
         /// The operating system's reason.
         source: std::io::Error,
     },
+    /// Another file cannot be read.
+    #[error("reading {path} failed: {source}", path = .path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
     /// The file is not TOML, or has a key or a value that does not belong there.
     #[error("{path}: {reason}", path = .path.display())]
     Syntax {
@@ -402,7 +434,9 @@ impl Service {
     #[must_use]
     pub fn registration(&self) -> Map<String, Value> {
         let table = |table: &Table| serde_json::to_value(table).unwrap_or_default();
+        let interval = (!self.offers_none).then(|| Value::from(self.interval_s));
         let optional = [
+            ("livenessInterval", interval),
             ("transportInfo", self.transport.as_ref().map(table)),
             ("transportId", self.transport_id.clone().map(Value::from)),
             ("serCategory", self.category.as_ref().map(table)),
@@ -420,7 +454,6 @@ impl Service {
             ("serName", Value::from(self.name.as_str())),
             ("version", Value::from(self.version.as_str())),
             ("serializer", Value::from(self.serializer.as_str())),
-            ("livenessInterval", Value::from(self.interval_s)),
             ("state", Value::from("ACTIVE")),
         ] {
             body.insert(member.to_owned(), value);

@@ -12,7 +12,10 @@
 mod beat;
 pub mod client;
 pub mod config;
+pub mod edgegallery;
 mod info;
+mod line;
+pub mod local;
 pub mod pace;
 mod probe;
 mod service;
@@ -33,6 +36,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use self::beat::{Plan, Report};
 use self::client::{Client, Http};
 pub use self::config::Config;
+use self::local::Local;
 use self::pace::{Pace, Terms, promise_s};
 use self::service::Service;
 use self::state::StateFile;
@@ -123,7 +127,9 @@ impl Agent {
         meters: Arc<Meters>,
         prune: bool,
     ) -> Result<Self, client::ClientError> {
-        let (client, prober) = clients(&config)?;
+        let app = &config.agent.app_instance_id;
+        let client = Client::new(&config.server, app, &meters.token)?;
+        let prober = prober(&config.server)?;
         let services: BTreeMap<_, _> = config
             .services
             .iter()
@@ -158,6 +164,12 @@ impl Agent {
             refused_at: Steady::from_ms(0),
             last_error: None,
         })
+    }
+
+    /// What applications may ask it for.
+    #[must_use]
+    pub fn local(&self) -> Local {
+        Local::new(self.client.clone(), &self.config.status)
     }
 
     /// Works until it is told to stop, or has to.
@@ -416,8 +428,10 @@ impl Agent {
 
     /// Certificates may have been renewed where they are.
     fn renew_clients(&mut self) {
-        match clients(&self.config) {
-            Ok((client, prober)) => (self.client, self.prober) = (client, prober),
+        let server = &self.config.server;
+        let renewed = self.client.renew(server).and_then(|()| prober(server));
+        match renewed {
+            Ok(prober) => self.prober = prober,
             Err(error) => {
                 log::error!("SIGHUP: {error}; going on with the certificates as they were")
             }
@@ -485,17 +499,16 @@ impl Agent {
     }
 }
 
-/// Who speaks to the platform, and who to applications.
-fn clients(config: &Config) -> Result<(Client, Http), client::ClientError> {
-    let client = Client::new(&config.server, &config.agent.app_instance_id)?;
-    // Applications are no platform: they are not shown who we are.
+/// Who speaks to applications. They are no platform: they are not shown who we are.
+fn prober(server: &config::Server) -> Result<Http, client::ClientError> {
     let stranger = config::Server {
         client_cert_file: PathBuf::new(),
         client_key_file: PathBuf::new(),
-        ..config.server.clone()
+        tls_name: String::new(),
+        ..server.clone()
     };
-    let prober = Http::new(&stranger, client.timeout(), 0)?;
-    Ok((client, prober))
+    let timeout = Duration::from_millis(server.timeout_ms);
+    Ok(Http::new(&stranger, timeout, 0)?)
 }
 
 fn as_ms(duration: Duration) -> u64 {

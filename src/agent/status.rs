@@ -15,8 +15,10 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response as Answer;
 use warp::{Filter, Reply};
 
+use super::local::Local;
 use super::service::{Health, Service, Stage};
 use super::settle::Settled;
+use super::token::Source;
 use super::{Agent, Order};
 use crate::domain::{Moment, Steady};
 
@@ -41,6 +43,11 @@ pub struct Status {
     left_alone_for_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<String>,
+    /// Why there is no fresh token; the old one may still hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ends_in_s: Option<u64>,
     services: Vec<ServiceStatus>,
 }
 
@@ -113,6 +120,7 @@ pub(super) fn report(agent: &Agent, now: Moment) -> Status {
         last_error: service.last_error.clone(),
     });
     let failures = agent.pace.failures().max(agent.troubles);
+    let token = agent.client.token();
     let status = Status {
         server: agent.config.server.url.clone(),
         app_instance_id: agent.config.agent.app_instance_id.clone(),
@@ -122,6 +130,8 @@ pub(super) fn report(agent: &Agent, now: Moment) -> Status {
         next_beat_in_ms,
         left_alone_for_ms: agent.pace.left_alone_until().map(until),
         last_error: agent.last_error.clone(),
+        token_error: token.and_then(Source::error),
+        token_ends_in_s: token.and_then(Source::ends_in_s),
         services: services.collect(),
     };
     agent.meters.set(&status);
@@ -144,7 +154,19 @@ pub struct Meters {
     surplus: Counter,
     conflicts: Counter,
     reached: Gauge,
+    /// Of the token endpoint.
+    pub(super) token: TokenMeters,
+    token_ends_in_s: Gauge,
     services: Family<StateLabel, Gauge>,
+}
+
+/// What is counted of fetches of tokens.
+#[derive(Debug, Clone, Default)]
+pub(super) struct TokenMeters {
+    /// All of them.
+    pub(super) fetches: Counter,
+    /// Those that brought no token.
+    pub(super) failures: Counter,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -166,6 +188,8 @@ impl Meters {
             surplus: Counter::default(),
             conflicts: Counter::default(),
             reached: Gauge::default(),
+            token: TokenMeters::default(),
+            token_ends_in_s: Gauge::default(),
             services: Family::default(),
         };
         let registry = &mut meters.registry;
@@ -201,6 +225,16 @@ impl Meters {
                 "Services found INACTIVE by somebody else",
                 &meters.conflicts,
             ),
+            (
+                "token_fetches",
+                "Requests for a token",
+                &meters.token.fetches,
+            ),
+            (
+                "token_failures",
+                "Requests for a token that brought none",
+                &meters.token.failures,
+            ),
         ] {
             registry.register(name, help, counter.clone());
         }
@@ -208,6 +242,11 @@ impl Meters {
             "server_reached",
             "Whether the last request was answered",
             meters.reached.clone(),
+        );
+        registry.register(
+            "token_ends_in_seconds",
+            "How long the token still holds; 0 where there is none, or nobody knows",
+            meters.token_ends_in_s.clone(),
         );
         registry.register(
             "services",
@@ -225,6 +264,9 @@ impl Meters {
 
     fn set(&self, status: &Status) {
         self.reached.set(status.reached.into());
+        let secs = status.token_ends_in_s.unwrap_or(0);
+        self.token_ends_in_s
+            .set(i64::try_from(secs).unwrap_or(i64::MAX));
         for state in STATES {
             let count = status.services.iter().filter(|s| s.state == state).count();
             self.services
@@ -249,7 +291,11 @@ impl Default for Meters {
 
 /// What is served; `orders` leads to the agent.
 #[must_use]
-pub fn routes(orders: &mpsc::Sender<Order>, meters: &Arc<Meters>) -> BoxedFilter<(Answer,)> {
+pub fn routes(
+    orders: &mpsc::Sender<Order>,
+    meters: &Arc<Meters>,
+    local: Local,
+) -> BoxedFilter<(Answer,)> {
     use warp::path;
     let orders = orders.clone();
     let asked = warp::any().and_then(move || {
@@ -285,8 +331,11 @@ pub fn routes(orders: &mpsc::Sender<Order>, meters: &Arc<Meters>) -> BoxedFilter
         .unify()
         .or(metrics)
         .unify()
+        .or(local.routes())
+        .unify()
         .recover(|_| async {
-            let nothing = json!({"detail": "there are /healthz, /status and /metrics, with GET"});
+            let nothing = json!({"detail": "there are /healthz, /status, /metrics, \
+                /mep-agent/v1/token and /mep-agent/v1/endpoint/{serName}, with GET"});
             let mut answer = warp::reply::json(&nothing).into_response();
             *answer.status_mut() = http::StatusCode::NOT_FOUND;
             Ok::<_, std::convert::Infallible>(answer)

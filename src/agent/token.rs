@@ -1,109 +1,108 @@
-//! The bearer token: read again whenever its file changes.
+//! Where the bearer token comes from: a file, or a server that hands out tokens for a while.
+//!
+//! `file` reads it again when it changes. `fetched` keeps one of a token endpoint, and a fresh one
+//! ready before that ends; `grant` is what is asked and what is answered, `schedule` when (pure).
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+mod fetched;
+mod file;
+mod grant;
+mod schedule;
 
 use http::HeaderValue;
+use tokio::time::Instant;
 
-use crate::clock::Stopwatch;
-use crate::files::Version;
+use self::fetched::Fetched;
+use self::file::TokenFile;
+use self::grant::Grant;
+use super::config::Server;
+use super::line::{Line, Lost};
+use super::status::TokenMeters;
 
-/// The file is looked at no more often, in milliseconds.
-const LOOK_MS: u64 = 1000;
-
-/// A token in a file.
+/// One of the two.
 #[derive(Debug)]
-pub(super) struct Token {
-    path: PathBuf,
-    known: Mutex<Known>,
+pub(super) enum Source {
+    /// Somebody else puts it there.
+    File(TokenFile),
+    /// We fetch it.
+    Fetched(Fetched),
 }
 
-#[derive(Debug)]
-struct Known {
-    header: Option<HeaderValue>,
-    /// Of what was read.
-    version: Option<Version>,
-    looked: Option<Stopwatch>,
+/// A token, for applications that ask their agent.
+pub(super) struct HandedOut {
+    pub(super) header: HeaderValue,
+    /// Seconds; `None`: nobody knows.
+    pub(super) ends_in_s: Option<u64>,
 }
 
-impl Token {
-    /// A token that is read when it is first needed; `None` for an empty path.
-    pub(super) fn new(path: &Path) -> Option<Self> {
-        (!path.as_os_str().is_empty()).then(|| Self {
-            path: path.to_owned(),
-            known: Mutex::new(Known {
-                header: None,
-                version: None,
-                looked: None,
+impl Source {
+    /// As configured; `None`: requests carry no token.
+    ///
+    /// # Errors
+    /// The URL that cannot be called.
+    pub(super) fn of(
+        server: &Server,
+        app: &str,
+        line: &Line,
+        meters: &TokenMeters,
+    ) -> Result<Option<Self>, String> {
+        if let Some(file) = TokenFile::new(&server.token_file) {
+            return Ok(Some(Self::File(file)));
+        }
+        let grant = Grant::of(server, app)?;
+        Ok(grant.map(|grant| {
+            let meters = meters.clone();
+            Self::Fetched(Fetched::new(grant, line.clone(), server.timeout_ms, meters))
+        }))
+    }
+
+    /// `Authorization` as it is now. While there is none that holds, this waits for one.
+    ///
+    /// # Errors
+    /// [`Lost`]: none can be had in time.
+    pub(super) async fn header(&self, deadline: Instant) -> Result<Option<HeaderValue>, Lost> {
+        match self {
+            Self::File(file) => Ok(file.header()),
+            Self::Fetched(fetched) => fetched.header(deadline).await.map(Some),
+        }
+    }
+
+    /// The server does not take this one: another one, if there is or soon will be one.
+    pub(super) async fn refused(
+        &self,
+        header: Option<&HeaderValue>,
+        deadline: Instant,
+    ) -> Option<HeaderValue> {
+        match self {
+            Self::File(file) if file.refused(header) => file.header(),
+            Self::File(_) => None,
+            Self::Fetched(fetched) => fetched.refused(header, deadline).await,
+        }
+    }
+
+    /// The token as it is now, without waiting for one.
+    pub(super) fn hand_out(&self) -> Option<HandedOut> {
+        match self {
+            Self::File(file) => file.header().map(|header| HandedOut {
+                header,
+                ends_in_s: None,
             }),
-        })
-    }
-
-    /// `Authorization` as the file has it now, give or take a second.
-    pub(super) fn header(&self) -> Option<HeaderValue> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = known.looked.is_some_and(|at| at.elapsed_ms() < LOOK_MS);
-        if !fresh {
-            self.look(&mut known, false);
-        }
-        known.header.clone()
-    }
-
-    /// The server does not take the token: reads the file at once. Whether there is another one now.
-    pub(super) fn refused(&self, header: Option<&HeaderValue>) -> bool {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        self.look(&mut known, true);
-        known.header.as_ref() != header
-    }
-
-    fn look(&self, known: &mut Known, anyway: bool) {
-        known.looked = Some(Stopwatch::start());
-        let version = Version::of(&self.path);
-        if version == known.version && version.is_some() && !anyway {
-            return;
-        }
-        match self.read() {
-            Ok(header) => {
-                known.header = Some(header);
-                known.version = version;
-            }
-            // It is being replaced, perhaps; the old one may still be good.
-            Err(reason) => log::warn!("server.token_file {}: {reason}", self.path.display()),
+            Self::Fetched(fetched) => fetched.hand_out(),
         }
     }
 
-    fn read(&self) -> Result<HeaderValue, String> {
-        let text = fs::read_to_string(&self.path).map_err(|error| error.to_string())?;
-        let token = text.trim();
-        if token.is_empty() {
-            return Err("it is empty".to_owned());
+    /// How long the token holds, in seconds; `None`: there is none, or nobody knows.
+    pub(super) fn ends_in_s(&self) -> Option<u64> {
+        match self {
+            Self::File(_) => None,
+            Self::Fetched(fetched) => fetched.ends_in_s(),
         }
-        let mut header = HeaderValue::from_str(&format!("Bearer {token}"))
-            .map_err(|_| "it holds what cannot stand in a header".to_owned())?;
-        header.set_sensitive(true);
-        Ok(header)
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refused_token_is_read_again_and_a_broken_file_keeps_the_old_one() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), "first\n").unwrap();
-        let token = Token::new(file.path()).unwrap();
-        let first = token.header();
-        assert_eq!(first.as_ref().unwrap(), "Bearer first");
-        assert!(!token.refused(first.as_ref()));
-        fs::write(file.path(), " second ").unwrap();
-        assert!(token.refused(first.as_ref()));
-        assert_eq!(token.header().unwrap(), "Bearer second");
-        fs::write(file.path(), "a\nb").unwrap();
-        assert!(!token.refused(token.header().as_ref()));
-        assert_eq!(token.header().unwrap(), "Bearer second");
-        assert!(Token::new(Path::new("")).is_none());
+    /// Why there is no fresh one.
+    pub(super) fn error(&self) -> Option<String> {
+        match self {
+            Self::File(file) => file.error(),
+            Self::Fetched(fetched) => fetched.error(),
+        }
     }
 }

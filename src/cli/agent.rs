@@ -78,10 +78,9 @@ pub(super) fn run(args: &AgentArgs) -> Result<ExitCode, Failure> {
         .build()
         .map_err(Failure::failed)?;
     let ended = runtime.block_on(async {
-        match (&args.command, &args.config) {
-            (Some(AgentCommand::Run(run)), _) => alongside(run).await,
-            (None, Some(path)) => alone(path).await,
-            (None, None) => Err(Failure::failed("no configuration; name one with --config")),
+        match &args.command {
+            Some(AgentCommand::Run(run)) => alongside(run).await,
+            None => alone(args).await,
         }
     });
     // A name that is still being resolved must not hold the exit up.
@@ -131,7 +130,7 @@ impl Working {
             .map_err(|error| ConfigError::Wrong(error.to_string()))?;
         let (orders, receiver) = mpsc::channel(ORDERS_MAX);
         let (stop_status, stopped) = watch::channel(false);
-        let routes = status::routes(&orders, &meters);
+        let routes = status::routes(&orders, &meters, agent.local());
         let (status, socket, place) = match listen {
             None => (None, None, None),
             Some(Listen::Tcp(address)) => {
@@ -217,10 +216,11 @@ async fn bind_unix(path: &Path) -> std::io::Result<UnixListener> {
     listener::bind_unix(directory.unwrap_or(Path::new(".")), name)
 }
 
-/// `mepulse agent --config FILE`
-async fn alone(path: &Path) -> Result<ExitCode, Failure> {
-    let config = Config::load(path)?;
+/// `mepulse agent --config FILE`, or `--edgegallery DIR`
+async fn alone(args: &AgentArgs) -> Result<ExitCode, Failure> {
+    let config = args.load()?;
     let mut signals = Signals::new().map_err(Failure::failed)?;
+    warn_of_listeners(&config);
     let (mut working, ()) = Working::start(config, true, || Ok(())).await?;
     if let Some(place) = &working.place {
         announce(&format!("mepulse agent status on {place}"));
@@ -238,7 +238,7 @@ async fn alone(path: &Path) -> Result<ExitCode, Failure> {
         };
         let order = match number {
             Number::TERM | Number::INT => Order::Stop,
-            Number::HUP => match Config::load(path) {
+            Number::HUP => match args.load() {
                 Ok(config) => Order::Reload(Box::new(config)),
                 Err(error) => {
                     log::error!("SIGHUP: {error}. Everything stays as it was");
@@ -249,6 +249,16 @@ async fn alone(path: &Path) -> Result<ExitCode, Failure> {
         };
         // An agent that has just ended takes no orders, and is seen above.
         let _ = working.orders.send(order).await;
+    }
+}
+
+/// Whoever reaches the status server gets the token, where it is handed out.
+fn warn_of_listeners(config: &Config) {
+    if config.status.hand_out_tokens
+        && let Ok(Some(Listen::Tcp(address))) = config.status.listen()
+        && !address.ip().is_loopback()
+    {
+        log::warn!("whoever reaches {address} gets the token (status.hand_out_tokens)");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use url::Url;
 
@@ -103,10 +104,24 @@ impl Server {
             ("server.client_cert_file", &self.client_cert_file),
             ("server.client_key_file", &self.client_key_file),
             ("server.token_file", &self.token_file),
+            (
+                "server.oauth2.client_secret_file",
+                &self.oauth2.client_secret_file,
+            ),
+            (
+                "server.access_key.secret_key_file",
+                &self.access_key.secret_key_file,
+            ),
         ] {
             readable(key, path)?;
         }
-        Ok(())
+        let name = &self.tls_name;
+        if !name.is_empty() && ServerName::try_from(name.as_str()).is_err() {
+            return wrong(format!(
+                "`server.tls_name` ({name:?}) must be a DNS name or an address, like mep.example"
+            ));
+        }
+        self.check_credentials()
     }
 }
 

@@ -97,6 +97,74 @@ fn every_mistake_is_named() {
             server("token_file = '/nowhere/token'"),
             "`server.token_file` /nowhere/token cannot be read",
         ),
+        (
+            server("token_file = '/dev/null'\noauth2 = { client_secret_file = '/dev/null' }"),
+            "`server.token_file` and `server.oauth2` exclude each other",
+        ),
+        (
+            server(
+                "oauth2 = { client_secret_file = '/dev/null' }\naccess_key = { access_key = 'a', \
+                 secret_key_file = '/dev/null' }",
+            ),
+            "`server.oauth2` and `server.access_key` exclude",
+        ),
+        (
+            server("oauth2 = { client_id = 'me' }"),
+            "`server.oauth2` needs a client_secret_file",
+        ),
+        (
+            server("oauth2 = { client_secret_file = '/nowhere/secret' }"),
+            "`server.oauth2.client_secret_file` /nowhere/secret cannot be read",
+        ),
+        (
+            server("oauth2 = { client_secret_file = '/dev/null', token_url = 'oauth2' }"),
+            "tokens cannot be fetched at \"oauth2\"",
+        ),
+        (
+            server("oauth2 = { client_secret_file = '/dev/null', token_url = 'http://a:b@c/' }"),
+            "without credentials",
+        ),
+        (
+            server("oauth2 = { client_secret = 'x' }"),
+            "did you mean `client_secret_file`?",
+        ),
+        (
+            replaced(
+                "http://127.0.0.1:8088\"",
+                "http://10.0.0.1\"\noauth2 = { client_secret_file = '/dev/null' }",
+            ),
+            "http://10.0.0.1/oauth2/token without TLS",
+        ),
+        (
+            replaced(
+                "http://127.0.0.1:8088\"",
+                "http://10.0.0.1\"\naccess_key = { access_key = 'a', secret_key_file = '/dev/null' }",
+            ),
+            "http://10.0.0.1/mep/token without TLS",
+        ),
+        (
+            server("access_key = { access_key = 'a,b', secret_key_file = '/dev/null' }"),
+            "without a comma",
+        ),
+        (
+            server("access_key = { access_key = 'a' }"),
+            "`server.access_key` needs a secret_key_file",
+        ),
+        (
+            server("access_key = { token_path = '/other' }"),
+            "`server.access_key` needs an access_key",
+        ),
+        (
+            server(
+                "access_key = { access_key = 'a', secret_key_file = '/dev/null', token_path = 'x' }",
+            ),
+            "must begin with a slash",
+        ),
+        (
+            server("access_key = { access_key = 'a', secret_key = 'x' }"),
+            "unknown field `secret_key`",
+        ),
+        (server("tls_name = 'no name'"), "`server.tls_name`"),
         (server("ca_file = '/nowhere/ca'"), "`server.ca_file`"),
         (
             server("client_cert_file = '/nowhere/cert'"),
@@ -139,9 +207,35 @@ fn every_mistake_is_named() {
         assert!(error.contains(part), "{text}\n{error}\n{part}");
     }
     assert!(load(GOOD).is_ok());
+    for fine in [
+        "oauth2 = { client_secret_file = '/dev/null' }",
+        "oauth2 = { client_secret_file = '/dev/null', token_url = 'https://login.example/token' }",
+        "oauth2 = { client_secret_file = '/dev/null', token_url = 'http://10.1.2.3/' }\nallow_plain = true",
+        "access_key = { access_key = 'a', secret_key_file = '/dev/null' }\ntls_name = 'mep.example'",
+    ] {
+        load(&server(fine)).unwrap();
+    }
     let missing = Config::load(Path::new("/nowhere")).unwrap_err().to_string();
     assert!(
         missing.contains("/nowhere") && missing.contains("--config"),
         "{missing}"
     );
+}
+
+#[test]
+fn a_secret_is_read_without_its_line_end_and_shown_to_nobody() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), " s3cret \r\n").unwrap();
+    let secret = Secret::read(file.path()).unwrap();
+    assert_eq!(secret.expose(), "s3cret");
+    assert_eq!(format!("{secret:?}"), "Secret");
+    for (content, part) in [
+        (b"\n".to_vec(), "empty"),
+        (b"\xff".to_vec(), "no text"),
+        (vec![b'x'; 70_000], "longer than"),
+    ] {
+        std::fs::write(file.path(), content).unwrap();
+        let reason = Secret::read(file.path()).unwrap_err();
+        assert!(reason.contains(part), "{reason}");
+    }
 }

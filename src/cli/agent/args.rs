@@ -8,13 +8,24 @@ use serde_json::json;
 
 use crate::agent::Config;
 use crate::agent::config::{self, ConfigError, OnConflict, OnStop};
+use crate::agent::edgegallery;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(in crate::cli) struct AgentArgs {
     /// The agent's configuration file; scripts/agent.toml documents every key. SIGHUP reads it again.
-    #[arg(long, value_name = "FILE", required = true)]
+    #[arg(long, value_name = "FILE", required_unless_present = "edgegallery")]
     pub(super) config: Option<PathBuf>,
+    /// Stand in for EdgeGallery's agent: its app_instance_info.yaml is in this directory, or in conf/
+    /// below it; APPINSTID, MEP_IP, MEP_APIGW_PORT, EG_PROTOCOL, CA_CERT_DOMAIN_NAME, AK and SK are in
+    /// the environment. TLS is verified: ca.crt in the directory, or MEPULSE_CA_FILE, names more
+    /// authorities than the system's.
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    pub(super) edgegallery: Option<PathBuf>,
+    /// With --edgegallery: where to serve applications, and /status [default: 127.0.0.1:8080].
+    /// Whoever reaches it gets the token.
+    #[arg(long, value_name = "ADDR", requires = "edgegallery")]
+    pub(super) status_listen: Option<String>,
     #[command(subcommand)]
     pub(super) command: Option<AgentCommand>,
 }
@@ -62,6 +73,12 @@ pub(super) struct RunArgs {
     /// A bearer token, alone in a file.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// The secret of an OAuth 2.0 client, alone in a file: tokens are fetched at /oauth2/token.
+    #[arg(long, value_name = "FILE", conflicts_with = "token_file")]
+    client_secret_file: Option<PathBuf>,
+    /// The client's id [default: the application's].
+    #[arg(long, value_name = "ID", requires = "client_secret_file")]
+    client_id: Option<String>,
     /// Certificate authorities besides the system's.
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
@@ -96,6 +113,20 @@ impl AgentArgs {
             Some(AgentCommand::Run(_)) => "warn",
         }
     }
+
+    /// Reads the configuration, at the start and again at SIGHUP.
+    pub(super) fn load(&self) -> Result<Config, ConfigError> {
+        match (&self.edgegallery, &self.config) {
+            (Some(directory), _) => {
+                let listen = self.status_listen.as_deref();
+                edgegallery::load(directory, |name| std::env::var(name).ok(), listen)
+            }
+            (None, Some(path)) => Config::load(path),
+            (None, None) => Err(ConfigError::Wrong(
+                "there is none; name one with --config".to_owned(),
+            )),
+        }
+    }
 }
 
 impl RunArgs {
@@ -124,6 +155,11 @@ impl RunArgs {
                 client_cert_file: path(&self.client_cert_file),
                 client_key_file: path(&self.client_key_file),
                 token_file: path(&self.token_file),
+                oauth2: config::OAuth2 {
+                    client_id: text(&self.client_id),
+                    client_secret_file: path(&self.client_secret_file),
+                    ..config::OAuth2::default()
+                },
                 api_root: self.api_root.clone(),
                 ..config::Server::at(&text(&self.server))
             },
@@ -135,6 +171,7 @@ impl RunArgs {
             },
             status: config::Status {
                 listen: self.status_listen.clone(),
+                hand_out_tokens: false,
             },
             services: vec![config::Service {
                 interval_s: self.interval,
