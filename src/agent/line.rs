@@ -272,19 +272,16 @@ fn explain(error: &hyper_util::client::legacy::Error) -> String {
 
 /// Whether the server's certificate was not taken.
 fn distrusts(error: &(dyn StdError + 'static)) -> bool {
-    let is_it = |error: &(dyn StdError + 'static)| {
-        // An I/O error keeps to itself what it was made of.
-        let inner = error.downcast_ref::<std::io::Error>();
-        let inner = inner.and_then(std::io::Error::get_ref);
-        let found = match inner {
-            Some(inner) => inner.downcast_ref::<rustls::Error>(),
-            None => error.downcast_ref::<rustls::Error>(),
-        };
-        matches!(found, Some(rustls::Error::InvalidCertificate(_)))
-    };
     let mut next = Some(error);
-    while let Some(error) = next {
-        if is_it(error) {
+    while let Some(mut error) = next {
+        // I/O errors keep to themselves what they were made of.
+        while let Some(io) = error.downcast_ref::<std::io::Error>()
+            && let Some(inner) = io.get_ref()
+        {
+            error = inner;
+        }
+        let found = error.downcast_ref::<rustls::Error>();
+        if matches!(found, Some(rustls::Error::InvalidCertificate(_))) {
             return true;
         }
         next = error.source();

@@ -12,7 +12,7 @@ use crate::support::stub::{Reply, Request, Stub};
 use crate::support::{Server, data_dir};
 
 /// A platform that keeps services, and calls `beat` for everything below them.
-struct Platform {
+pub(super) struct Platform {
     services: Mutex<Vec<Value>>,
     registered: AtomicUsize,
     /// What a service's `_links` and `livenessInterval` are, for its id.
@@ -21,7 +21,7 @@ struct Platform {
 }
 
 impl Platform {
-    fn new(links: fn(&str) -> (Value, u32), beat: fn(&Request) -> Reply) -> Self {
+    pub(super) fn new(links: fn(&str) -> (Value, u32), beat: fn(&Request) -> Reply) -> Self {
         Self {
             services: Mutex::default(),
             registered: AtomicUsize::new(0),
@@ -30,16 +30,20 @@ impl Platform {
         }
     }
 
-    fn answer(&self, request: &Request) -> Reply {
+    pub(super) fn answer(&self, request: &Request) -> Reply {
         let mut services = self.services.lock().unwrap();
         let path = request.path.split('?').next().unwrap();
         let below = path.rsplit_once("/services").map_or("", |(_, below)| below);
         let shown = |id: &str| {
             let mut info = request.json();
-            let (links, interval) = (self.links)(id);
+            let (mut links, interval) = (self.links)(id);
+            let offered = info.get("livenessInterval").is_some();
+            if !offered {
+                links = json!({"self": {}});
+            }
             info["serInstanceId"] = id.into();
             info["_links"] = links;
-            if interval > 0 {
+            if interval > 0 && offered {
                 info["livenessInterval"] = interval.into();
             }
             info
@@ -86,7 +90,7 @@ fn plain_links(id: &str) -> (Value, u32) {
     )
 }
 
-fn beats(stub: &Stub) -> Vec<Request> {
+pub(super) fn beats(stub: &Stub) -> Vec<Request> {
     let requests = stub.requests().into_iter();
     requests
         .filter(|it| it.path.contains("/liveness"))
@@ -127,20 +131,25 @@ fn a_plain_mec_011_platform_gets_single_beats_without_promises() {
     assert_eq!(stub.count("DELETE"), 2);
 }
 
-#[test]
-fn edgegallerys_platform_gets_put() {
+/// EdgeGallery's, an interval of 2 s.
+pub(super) fn edgegallery() -> Platform {
     let links = |id: &str| {
         let own = format!("/mep/mec_service_mgmt/v1/applications/app/services/{id}/liveness");
         (json!({"self": {"liveness": own}, "appInstanceId": ""}), 2)
     };
-    let platform = Platform::new(links, |request| {
+    Platform::new(links, |request| {
         let known = request.header("x-appinstanceid") == Some("app");
         match request.method.as_str() {
             "PUT" if known && request.body == br#"{"state":"ACTIVE"}"# => Reply::empty(204),
             "PUT" => Reply::empty(400),
             _ => Reply::empty(405),
         }
-    });
+    })
+}
+
+#[test]
+fn edgegallerys_platform_gets_put() {
+    let platform = edgegallery();
     let (keep, _) = data_dir();
     // The link is in the answer to the registration, and nowhere else.
     let stub = Stub::start(move |request| match platform.answer(request) {

@@ -2,9 +2,11 @@
 
 mod care;
 mod dialects;
+mod edgegallery;
 mod outages;
 mod run;
 mod setup;
+mod tokens;
 
 use serde_json::Value;
 

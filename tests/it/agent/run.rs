@@ -155,6 +155,8 @@ fn a_mistake_is_seen_before_the_command_starts() {
     for (flags, expected) in [
         (["--ca-file", "bad"], 2),
         (["--token-file", "nowhere"], 2),
+        (["--client-secret-file", "nowhere"], 2),
+        (["--client-id", "me"], 2),
         (["--status-listen", "nowhere"], 2),
         (["--state-file", "nowhere/state"], 2),
     ] {

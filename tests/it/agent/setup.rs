@@ -176,16 +176,16 @@ fn the_status_server_listens_on_a_socket_and_replaces_a_stale_one() {
 }
 
 /// An authority, and certificates that it has signed.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn pem(&self) -> String {
+    pub(super) fn pem(&self) -> String {
         self.0.pem()
     }
 
@@ -200,14 +200,19 @@ impl Authority {
     }
 }
 
-/// Answers one request per connection over TLS: "is the client known?" as a list of no services.
-fn tls_server(authority: &Authority) -> u16 {
+/// Answers one request per connection over TLS, always the same. Its certificate is for `name`; a
+/// client may have to show one of the same authority.
+pub(super) fn tls_server(authority: &Authority, name: &str, clients_shown: bool) -> u16 {
     let mut roots = RootCertStore::empty();
     let root = CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap();
     roots.add(root).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-    let (certificate, key) = authority.sign("127.0.0.1");
+    let verifier = match clients_shown {
+        true => verifier,
+        false => verifier.allow_unauthenticated(),
+    };
+    let (certificate, key) = authority.sign(name);
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -239,7 +244,7 @@ fn tls_server(authority: &Authority) -> u16 {
 #[test]
 fn tls_is_verified_on_both_sides() {
     let (authority, stranger) = (Authority::new(), Authority::new());
-    let port = tls_server(&authority);
+    let port = tls_server(&authority, "127.0.0.1", true);
     let url = format!("https://127.0.0.1:{port}");
     let (keep, _) = data_dir();
     let write = |name: &str, text: &str| std::fs::write(keep.path().join(name), text).unwrap();

@@ -16,6 +16,7 @@ pub(crate) struct Config {
     server: String,
     agent: String,
     listen: String,
+    status: String,
     services: String,
 }
 
@@ -26,6 +27,7 @@ impl Config {
             server: format!("url = \"{url}\"\ntimeout_ms = 2000\n"),
             agent: "app_instance_id = \"app\"\nstate_file = \"state.json\"\n".to_owned(),
             listen: "127.0.0.1:0".to_owned(),
+            status: String::new(),
             services: String::new(),
         }
     }
@@ -53,6 +55,11 @@ impl Config {
         self
     }
 
+    pub(crate) fn status(mut self, line: &str) -> Self {
+        self.status += &format!("{line}\n");
+        self
+    }
+
     /// A service that offers this interval; `more` are lines of its table, and tables of its own.
     pub(crate) fn service(mut self, name: &str, interval_s: u32, more: &str) -> Self {
         self.services += &format!(
@@ -66,8 +73,8 @@ impl Config {
     pub(crate) fn write(&self, dir: &Path) -> PathBuf {
         let path = dir.join("agent.toml");
         let text = format!(
-            "[server]\n{}[agent]\n{}[status]\nlisten = \"{}\"\n{}",
-            self.server, self.agent, self.listen, self.services
+            "[server]\n{}[agent]\n{}[status]\nlisten = \"{}\"\n{}{}",
+            self.server, self.agent, self.listen, self.status, self.services
         );
         std::fs::write(&path, text).unwrap();
         path
@@ -84,16 +91,27 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts in a directory, on the configuration.
     pub(crate) fn start(dir: &Path, config: &Config) -> Self {
+        Self::start_with(dir, config, &[])
+    }
+
+    /// With more in its environment.
+    pub(crate) fn start_with(dir: &Path, config: &Config, variables: &[(&str, &str)]) -> Self {
         let path = config.write(dir);
+        let mut command = mepulse();
+        command.args(["agent", "--config"]).arg(path);
+        command.envs(variables.iter().copied());
+        Self::spawn(dir, command)
+    }
+
+    /// Whatever the command says.
+    pub(crate) fn spawn(dir: &Path, mut command: Command) -> Self {
         let log = dir.join("agent.log");
         let stderr = File::options()
             .create(true)
             .append(true)
             .open(&log)
             .unwrap();
-        let mut child = mepulse()
-            .args(["agent", "--config"])
-            .arg(path)
+        let mut child = command
             .current_dir(dir)
             .stdout(Stdio::piped())
             .stderr(stderr)

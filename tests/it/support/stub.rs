@@ -2,12 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use serde_json::Value;
+use mepulse::clock::Stopwatch;
+use serde_json::{Value, json};
 
 use super::{send, try_send};
 
@@ -76,6 +77,75 @@ impl Reply {
     }
 }
 
+/// Hands out tokens, and knows which of them are good.
+pub(crate) struct Tokens {
+    life: Duration,
+    /// The newest last.
+    issued: Mutex<Vec<(String, Stopwatch)>>,
+    /// Those before this one are forgotten.
+    revoked: AtomicUsize,
+    /// It answers 503.
+    down: AtomicBool,
+    /// Requests with a token that is not good.
+    refused: AtomicUsize,
+}
+
+impl Tokens {
+    pub(crate) fn new(life: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            life,
+            issued: Mutex::default(),
+            revoked: AtomicUsize::new(0),
+            down: AtomicBool::new(false),
+            refused: AtomicUsize::new(0),
+        })
+    }
+
+    /// What the token endpoint answers.
+    pub(crate) fn issue(&self) -> Reply {
+        if self.down.load(Ordering::SeqCst) {
+            return Reply::empty(503);
+        }
+        let mut issued = self.issued.lock().unwrap();
+        let token = format!("secret-token-{}", issued.len());
+        let life = self.life.as_secs();
+        let body = json!({"access_token": token, "token_type": "Bearer", "expires_in": life});
+        issued.push((token, Stopwatch::start()));
+        Reply::json(200, &body)
+    }
+
+    /// What is answered to a request that has no good token.
+    pub(crate) fn refuse(&self, request: &Request) -> Option<Reply> {
+        let given = request.header("authorization").unwrap_or_default();
+        let issued = self.issued.lock().unwrap();
+        let mut good = issued.iter().skip(self.revoked.load(Ordering::SeqCst));
+        let is_good =
+            good.any(|(token, at)| given == format!("Bearer {token}") && at.elapsed() <= self.life);
+        if is_good {
+            return None;
+        }
+        self.refused.fetch_add(1, Ordering::SeqCst);
+        Some(Reply::json(401, &json!({"detail": "who are you?"})))
+    }
+
+    pub(crate) fn issued(&self) -> usize {
+        self.issued.lock().unwrap().len()
+    }
+
+    pub(crate) fn refused(&self) -> usize {
+        self.refused.load(Ordering::SeqCst)
+    }
+
+    /// Nothing that was handed out so far is good any more.
+    pub(crate) fn revoke(&self) {
+        self.revoked.store(self.issued(), Ordering::SeqCst);
+    }
+
+    pub(crate) fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::SeqCst);
+    }
+}
+
 type Script = dyn Fn(&Request) -> Reply + Send + Sync;
 
 /// A server on a port of its own; gone when dropped.
@@ -94,7 +164,14 @@ struct Shared {
 
 impl Stub {
     pub(crate) fn start(script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1:0", script)
+    }
+
+    pub(crate) fn start_at(
+        place: &str,
+        script: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(place).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             script: Box::new(script),
