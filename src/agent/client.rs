@@ -12,6 +12,8 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::config;
+use super::edgegallery;
+use super::info::BeatLink;
 use super::line::Line;
 pub(super) use super::line::{Answer, Http, Lost};
 use super::status::TokenMeters;
@@ -128,6 +130,16 @@ impl Client {
     /// `…/services/{serviceId}`
     pub(super) fn service(&self, id: &str) -> String {
         format!("{}/services/{}", self.place.app, links::segment(id))
+    }
+
+    /// Where a service beats that has an interval and shows no link. EdgeGallery's platform may tell
+    /// it once, at the registration, of which an agent without a state file may know nothing.
+    pub(super) fn untold_link(&self, id: &str) -> Option<BeatLink> {
+        let is_edgegallerys = self.place.root.ends_with(edgegallery::API_ROOT);
+        is_edgegallerys.then(|| BeatLink {
+            href: format!("{}/liveness", self.service(id)),
+            put: true,
+        })
     }
 
     /// Where a link leads: links are absolute or path-absolute.

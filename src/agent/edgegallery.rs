@@ -14,7 +14,7 @@ use crate::auth::sdk_hmac::ACCESS_KEY_BYTES_MAX;
 use crate::domain::AppInstanceId;
 
 /// Where service management is. Source: EdgeGallery's agent.
-const API_ROOT: &str = "/mep/mec_service_mgmt/v1";
+pub(super) const API_ROOT: &str = "/mep/mec_service_mgmt/v1";
 
 /// Where the file is, in the directory that was named.
 const PLACES: [&str; 2] = ["conf/app_instance_info.yaml", "app_instance_info.yaml"];

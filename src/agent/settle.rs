@@ -120,8 +120,9 @@ pub(super) async fn settle(
     // The interval and the link are both there or both absent; where one is, the other was told.
     // Source: GS MEC 011 V2.2.1, 8.1.2.2.
     let same = memory.id.as_ref() == Some(&settled.info.id);
-    if settled.info.beat.is_none() && settled.info.interval_s.is_some() && same {
-        settled.info.beat = memory.beat.take();
+    if settled.info.beat.is_none() && settled.info.interval_s.is_some() {
+        let known = memory.beat.take().filter(|_| same);
+        settled.info.beat = known.or_else(|| client.untold_link(&settled.info.id));
     }
     memory.beat = settled.info.beat.clone();
     memory.id = Some(settled.info.id.clone());

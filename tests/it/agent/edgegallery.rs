@@ -93,16 +93,21 @@ fn is_signed(request: &Request) -> bool {
 }
 
 /// Without TLS the port is fixed, so each test has an address of its own.
-fn place() -> String {
+fn place(number: u8) -> String {
     let pid = std::process::id().to_be_bytes();
-    format!("127.{}.{}.{}", 100 + pid[1] % 100, pid[2], pid[3].max(1))
+    format!(
+        "127.{}.{}.{}",
+        10 * number + pid[1] % 10,
+        pid[2],
+        pid[3].max(1)
+    )
 }
 
 #[test]
 fn every_service_of_the_file_beats_with_the_tokens_of_the_access_key() {
     let (keep, _) = data_dir();
     let tokens = Tokens::new(Duration::from_secs(2));
-    let (platform, issuing, ip) = (edgegallery(), tokens.clone(), place());
+    let (platform, issuing, ip) = (edgegallery(), tokens.clone(), place(1));
     let stub = Stub::start_at(&format!("{ip}:8000"), move |request| {
         match request.path.as_str() {
             "/mep/token" if is_signed(request) => issuing.issue(),
@@ -164,6 +169,36 @@ fn every_service_of_the_file_beats_with_the_tokens_of_the_access_key() {
     }
     agent.stop();
     assert_eq!(stub.count("DELETE"), 4);
+}
+
+#[test]
+fn an_agent_that_was_killed_goes_on_although_it_remembers_nothing() {
+    let (keep, _) = data_dir();
+    let (platform, ip) = (edgegallery(), place(2));
+    // The link is in the answer to the registration, and nowhere else.
+    let stub = Stub::start_at(&format!("{ip}:8000"), move |request| {
+        match platform.answer(request) {
+            Reply::Answer(200, headers, body) => {
+                let body = String::from_utf8(body).unwrap();
+                let body = body.replace("\"liveness\":", "\"nothing\":");
+                Reply::Answer(200, headers, body.into_bytes())
+            }
+            reply => reply,
+        }
+    });
+    let variables = [
+        ("MEP_IP", &*ip),
+        ("EG_PROTOCOL", "http"),
+        ("AK", ""),
+        ("SK", ""),
+    ];
+    let first = Agent::spawn(keep.path(), agent(keep.path(), &variables));
+    let id = first.beating("cam");
+    until_true("all are registered", || first.state("still") == "no-beats");
+    first.kill();
+    let second = Agent::spawn(keep.path(), agent(keep.path(), &variables));
+    assert_eq!(second.beating("cam"), id);
+    assert_eq!(stub.count("POST"), 4);
 }
 
 #[test]
