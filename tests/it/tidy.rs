@@ -27,7 +27,7 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("config", &["domain", "store"]),
     ("metrics", &["domain"]),
     ("wire", &["domain"]),
-    ("tls", &[]),
+    ("tls", &["files"]),
     ("files", &[]),
     ("auth", &["domain", "files", "config"]),
     ("store", &["domain", "clock"]),
@@ -42,7 +42,9 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ),
     (
         "http",
-        &["domain", "wire", "registry", "notify", "config", "metrics"],
+        &[
+            "domain", "wire", "registry", "notify", "config", "metrics", "tls", "auth",
+        ],
     ),
 ];
 

@@ -1,16 +1,21 @@
-//! TLS of the connections that we open: whom we trust, and who we are.
-//!
-//! Callbacks and the agent use it. ring and TLS 1.2 or later; there is no way to turn the
-//! verification off.
+//! TLS 1.2 or later with ring: of the connections that we open, and of those that we accept.
+
+mod client;
+mod names;
+mod server;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use log::warn;
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+
+pub use self::client::client_config;
+pub use self::names::names;
+pub use self::server::{ServerFiles, ServerTls};
 
 /// A file of the operator's, and the key of the configuration that names it.
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +26,7 @@ pub struct PemFile<'a> {
     pub path: &'a Path,
 }
 
-/// What a client shows of itself.
+/// What somebody shows of himself.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity<'a> {
     /// Its certificate, and those that lead to its authority.
@@ -63,59 +68,22 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
     },
+    /// A certificate and a key that are not usable together.
+    #[error(
+        "server.tls_cert_file {certificates} and server.tls_key_file {private_key} cannot be used: \
+         {reason}", certificates = .certificates.display(), private_key = .private_key.display()
+    )]
+    Pair {
+        /// The certificates.
+        certificates: PathBuf,
+        /// The key.
+        private_key: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// The TLS library does not take its own defaults, or a key does not belong to its certificate.
     #[error("TLS cannot be set up: {0}")]
     Library(#[from] rustls::Error),
-}
-
-/// Trusts the system's certificate authorities and those in `ca_file`; shows `identity` to servers
-/// that ask for one.
-///
-/// # Errors
-/// [`TlsError`], naming the file.
-pub fn client_config(
-    ca_file: Option<PemFile<'_>>,
-    identity: Option<Identity<'_>>,
-) -> Result<ClientConfig, TlsError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots(ca_file)?);
-    let Some(identity) = identity else {
-        return Ok(builder.with_no_client_auth());
-    };
-    let chain = certificates(identity.certificates)?;
-    let PemFile { key, path } = identity.private_key;
-    let pem = read(identity.private_key)?;
-    let private_key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| TlsError::Malformed {
-        key,
-        path: path.to_owned(),
-        what: "a private key",
-        reason: error.to_string(),
-    })?;
-    Ok(builder.with_client_auth_cert(chain, private_key)?)
-}
-
-/// The system's certificate authorities and those in the file. A system without any is no error:
-/// small images have none, and need none for http.
-fn roots(ca_file: Option<PemFile<'_>>) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    let system = rustls_native_certs::load_native_certs();
-    for error in &system.errors {
-        warn!("not all of the system's certificate authorities can be read: {error}");
-    }
-    let (_, ignored) = roots.add_parsable_certificates(system.certs);
-    if ignored > 0 {
-        warn!("{ignored} of the system's certificate authorities cannot be used");
-    }
-    if let Some(file) = ca_file {
-        for certificate in certificates(file)? {
-            roots
-                .add(certificate)
-                .map_err(|error| no_certificates(file, &error))?;
-        }
-    }
-    Ok(roots)
 }
 
 /// All certificates of a file, at least one.
@@ -130,6 +98,31 @@ fn certificates(file: PemFile<'_>) -> Result<Vec<CertificateDer<'static>>, TlsEr
         });
     }
     Ok(found)
+}
+
+/// The first private key of a file.
+fn private_key(file: PemFile<'_>) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let pem = read(file)?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|error| TlsError::Malformed {
+        key: file.key,
+        path: file.path.to_owned(),
+        what: "a private key",
+        reason: error.to_string(),
+    })
+}
+
+/// Trusts all certificates of a file.
+fn add_authorities(roots: &mut RootCertStore, file: PemFile<'_>) -> Result<(), TlsError> {
+    for certificate in certificates(file)? {
+        roots
+            .add(certificate)
+            .map_err(|error| no_certificates(file, &error))?;
+    }
+    Ok(())
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
 }
 
 fn read(PemFile { key, path }: PemFile<'_>) -> Result<Vec<u8>, TlsError> {
