@@ -138,6 +138,14 @@ impl Registry {
         .await
     }
 
+    /// Makes an application known, if it is not yet.
+    ///
+    /// # Errors
+    /// When the registry is not able now.
+    pub async fn admit(&self, app: AppInstanceId) -> Result<(), Error> {
+        self.ask(|reply| Command::Admit { app, reply }).await
+    }
+
     /// Removes an application, its services and its subscriptions, in one commit.
     ///
     /// # Errors

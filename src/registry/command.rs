@@ -176,6 +176,11 @@ pub(super) enum Command {
         replace: bool,
         reply: Reply<()>,
     },
+    /// The operator makes an application known.
+    Admit {
+        app: AppInstanceId,
+        reply: Reply<()>,
+    },
     /// DELETE of an application.
     RemoveApp {
         app: AppInstanceId,
@@ -199,6 +204,7 @@ impl Command {
             | Self::Beat { .. }
             | Self::Subscribe { .. }
             | Self::Unsubscribe { .. }
+            | Self::Admit { .. }
             | Self::RegisterApp { .. } => 1,
         }
     }

@@ -156,6 +156,10 @@ impl<'a> Pending<'a> {
                 replace,
                 reply,
             } => Ack::Done(reply, self.register_app(&app, info, replace)),
+            Command::Admit { app, reply } => {
+                self.accept(&app);
+                Ack::Done(reply, Ok(()))
+            }
             Command::RemoveApp { app, reply } => Ack::Done(reply, self.remove_app(&app)),
         };
         self.acks.push(ack);
