@@ -8,9 +8,9 @@ use ring::digest;
 
 use super::token::Verified;
 
-/// Each with a lock of its own. A hit holds one for two look-ups and a copy of two reference counts,
-/// so that callers rarely meet; a lock for all with many readers would be no cheaper, because they
-/// would meet at its counter.
+/// Each with a lock of its own. A hit allocates nothing and holds one lock for a few look-ups, so
+/// callers rarely meet; one lock for many readers would be no cheaper, because they would all meet at
+/// its counter.
 const SHARDS: usize = 16;
 
 /// Tokens in one generation of a shard. Two generations of all shards: up to 32 768 tokens in some
@@ -73,7 +73,8 @@ impl Cache {
         Some(judged)
     }
 
-    /// Remembers a token, unless the cache was emptied since that epoch: the keys may be others now.
+    /// Remembers a token, unless the cache was emptied since that epoch: the keys may be others
+    /// now.
     pub(super) fn insert(&self, since: Epoch, token: Fingerprint, verified: Verified) {
         let mut shard = self.shard(&token);
         if self.epoch() == since {

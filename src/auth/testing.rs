@@ -174,9 +174,13 @@ impl Pair {
 
     pub(super) fn public_pem(&self) -> String {
         let (prefix, key): (&[u8], &[u8]) = match self {
-            Self::Ed(pair) => (b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00", pair.public_key().as_ref()),
+            Self::Ed(pair) => (
+                b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00",
+                pair.public_key().as_ref(),
+            ),
             Self::P256(pair) => (
-                b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00",
+                b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\
+                  \x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00",
                 pair.public_key().as_ref(),
             ),
             Self::Rsa(..) => return RSA_PUBLIC.to_owned(),
@@ -193,7 +197,8 @@ impl Pair {
             }
             Self::P256(pair) => {
                 let point = pair.public_key().as_ref();
-                json!({"kty": "EC", "crv": "P-256", "x": b64(&point[1..33]), "y": b64(&point[33..])})
+                let (x, y) = (b64(&point[1..33]), b64(&point[33..]));
+                json!({"kty": "EC", "crv": "P-256", "x": x, "y": y})
             }
             Self::Rsa(pair, _) => {
                 let public = PublicKeyComponents::<Vec<u8>>::from(pair.public_key());
