@@ -42,6 +42,16 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Connections refused because too many were open.
     pub connections_refused: Counter,
+    /// TLS handshakes that came to nothing.
+    pub tls_handshakes_failed: Counter,
+    /// When the server's certificate ends, in seconds since the epoch; 0: no TLS.
+    pub tls_certificate_end: Gauge,
+    /// Requests that did not prove who makes them.
+    pub unauthenticated: Counter,
+    /// Tokens issued.
+    pub tokens_issued: Counter,
+    /// Requests for tokens that were refused.
+    pub tokens_refused: Counter,
     /// Commands that wait for the writer; set when scraped.
     pub queue_depth: Gauge,
     /// Known applications; set when scraped.
@@ -104,6 +114,11 @@ impl Metrics {
             undecodable_rows: Gauge::default(),
             connections: Gauge::default(),
             connections_refused: Counter::default(),
+            tls_handshakes_failed: Counter::default(),
+            tls_certificate_end: Gauge::default(),
+            unauthenticated: Counter::default(),
+            tokens_issued: Counter::default(),
+            tokens_refused: Counter::default(),
             queue_depth: Gauge::default(),
             apps: Gauge::default(),
             subscriptions: Gauge::default(),
@@ -119,6 +134,7 @@ impl Metrics {
         };
         metrics.name_all();
         metrics.name_notifications();
+        metrics.name_callers();
         metrics
     }
 
@@ -205,6 +221,32 @@ impl Metrics {
             "Time that was not watched, by cause",
             Unit::Seconds,
             self.blind_seconds.clone(),
+        );
+    }
+
+    fn name_callers(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "tls_handshakes_failed",
+            "TLS handshakes that came to nothing",
+            self.tls_handshakes_failed.clone(),
+        );
+        registry.register_with_unit(
+            "tls_certificate_end",
+            "When the server's certificate ends, since the epoch; 0 without TLS",
+            Unit::Seconds,
+            self.tls_certificate_end.clone(),
+        );
+        registry.register(
+            "unauthenticated",
+            "Requests that did not prove who makes them",
+            self.unauthenticated.clone(),
+        );
+        registry.register("tokens_issued", "Tokens issued", self.tokens_issued.clone());
+        registry.register(
+            "tokens_refused",
+            "Requests for tokens that were refused",
+            self.tokens_refused.clone(),
         );
     }
 

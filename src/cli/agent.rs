@@ -29,7 +29,7 @@ use crate::agent::status::{self, Meters};
 use crate::agent::{Agent, Config, Ended, Order};
 use crate::clock::{Clock, Machine, SystemMachine};
 use crate::domain::Steady;
-use crate::http::listener::{self, Limits};
+use crate::http::listener::{self, Door, Limits, Server};
 use crate::metrics::Metrics;
 
 /// Orders that wait for the agent; it takes them at once.
@@ -131,15 +131,15 @@ impl Working {
         let (orders, receiver) = mpsc::channel(ORDERS_MAX);
         let (stop_status, stopped) = watch::channel(false);
         let routes = status::routes(&orders, &meters, agent.local());
+        let server = Server::new(routes, STATUS_LIMITS, Arc::new(Metrics::new()), || {});
+        let door = Door::Plain { exposed: false };
         let (status, socket, place) = match listen {
             None => (None, None, None),
             Some(Listen::Tcp(address)) => {
                 let listener = TcpListener::bind(address).await;
                 let listener = listener.map_err(|error| cannot_listen(&address, &error))?;
                 let address: SocketAddr = listener.local_addr().map_err(Failure::failed)?;
-                let metrics = Arc::new(Metrics::new());
-                let serving =
-                    listener::serve(listener, routes, STATUS_LIMITS, metrics, || {}, stopped);
+                let serving = async move { server.serve(listener, door, stopped).await };
                 (
                     Some(tokio::spawn(serving)),
                     None,
@@ -149,9 +149,7 @@ impl Working {
             Some(Listen::Unix(path)) => {
                 let listener = bind_unix(&path).await;
                 let listener = listener.map_err(|error| cannot_listen(&path.display(), &error))?;
-                let metrics = Arc::new(Metrics::new());
-                let serving =
-                    listener::serve(listener, routes, STATUS_LIMITS, metrics, || {}, stopped);
+                let serving = async move { server.serve(listener, door, stopped).await };
                 let place = format!("unix:{}", path.display());
                 (Some(tokio::spawn(serving)), Some(path), Some(place))
             }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::Failure;
 use super::serve::announce;
 use crate::config::Config;
-use crate::http::listener::{self, Limits};
+use crate::http::listener::{Door, Limits, Server};
 use crate::http::{self, BodyLimits};
 use crate::metrics::Metrics;
 
@@ -39,7 +39,9 @@ pub(super) fn baseline(address: SocketAddr) -> Result<(), Failure> {
         let (stop, stopped) = watch::channel(false);
         let routes = http::baseline_routes(body_limits);
         let metrics = Arc::new(Metrics::new());
-        let serving = listener::serve(listener, routes, limits, metrics, || {}, stopped);
+        let server = Server::new(routes, limits, metrics, || {});
+        let door = Door::Plain { exposed: false };
+        let serving = server.serve(listener, door, stopped);
         tokio::select! {
             () = serving => {}
             _ = tokio::signal::ctrl_c() => {}

@@ -100,6 +100,8 @@ pub struct Query {
     pub scope_of_locality: Option<Locality>,
     /// `consumed_local_only`.
     pub consumed_local_only: Option<bool>,
+    /// `version`: EdgeGallery's, not the standard's.
+    pub version: Option<String>,
 }
 
 impl Query {
@@ -108,6 +110,7 @@ impl Query {
         selection: Selection::All,
         scope_of_locality: None,
         consumed_local_only: None,
+        version: None,
     };
 
     /// Whether a service is asked for. `is_local` is no question here: all services of this
@@ -120,6 +123,10 @@ impl Query {
             && self
                 .consumed_local_only
                 .is_none_or(|only| only == service.consumed_local_only)
+            && self
+                .version
+                .as_ref()
+                .is_none_or(|version| *version == service.version)
             && self.selection.matches_parts(id, &service.name, category)
     }
 }

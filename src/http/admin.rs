@@ -1,6 +1,7 @@
 //! What `mepulse admin` asks of a running server, over the data directory's socket. That socket is
 //! as private as the directory itself.
 
+use warp::http::Method;
 use warp::reply::Response as Answer;
 
 use super::Api;
@@ -145,4 +146,13 @@ pub(super) async fn status(request: Request, api: Api) -> Result<Answer, Problem
         undecodable,
     );
     Ok(answer::ok(&status))
+}
+
+/// Takes over credentials that have changed; done when the applications are known.
+pub(super) async fn credentials(request: Request, api: Api) -> Result<Answer, Problem> {
+    if request.method != Method::POST {
+        return Err(Problem::method("POST"));
+    }
+    api.gate.refresh(&api.registry).await?;
+    Ok(answer::no_content())
 }

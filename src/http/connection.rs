@@ -27,6 +27,7 @@ use warp::reply::Response as Answer;
 use super::answer::Problem;
 use super::listener::Limits;
 use super::patient::Patient;
+use super::peer::Peer;
 use crate::metrics::Metrics;
 
 /// Longest URI in bytes; ids and queries need far less.
@@ -39,6 +40,7 @@ const STREAMS_MAX: u32 = 256;
 /// Serves one connection to its end: the client's, the server's, or the watchdog's.
 pub(super) async fn serve<S, H>(
     stream: S,
+    peer: Arc<Peer>,
     service: H,
     limits: Limits,
     metrics: Arc<Metrics>,
@@ -53,11 +55,12 @@ pub(super) async fn serve<S, H>(
         stream,
         activity: activity.clone(),
     });
-    let answering = service_fn(|request: Request<Incoming>| {
+    let answering = service_fn(|mut request: Request<Incoming>| {
         let guard = activity.request(request.version());
         // hyper leaves the body out for HTTP/1 only.
         let only_head = request.method() == Method::HEAD && request.version() == Version::HTTP_2;
         let metrics = metrics.clone();
+        request.extensions_mut().insert(peer.clone());
         let answer = match request.uri().path_and_query() {
             // `CONNECT host:port`: a URI without a path, which warp cannot take.
             None => Err(Problem::no_route().into_last_answer("/")),

@@ -4,25 +4,33 @@
 //! ourselves and hand each connection to hyper with warp's filter as its service; see
 //! `connection` for the watchdog beside it.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper::service::Service;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use warp::filters::BoxedFilter;
+use warp::http::Request;
 use warp::reply::Response as Answer;
 
 use super::answer::Problem;
 use super::connection;
+use super::patient::Patient;
+use super::peer::Peer;
 use crate::metrics::Metrics;
+use crate::tls::ServerTls;
 
 /// Refused connections that are told so at once; the rest is closed without a word.
 const FAREWELLS_MAX: usize = 64;
@@ -50,27 +58,42 @@ pub struct Limits {
 pub trait Accept: Send + 'static {
     /// A connection.
     type Connection: AsyncRead + AsyncWrite + Send + Unpin + 'static;
-    /// Waits for the next one.
-    fn accept(&self) -> impl Future<Output = io::Result<Self::Connection>> + Send;
+    /// Waits for the next one; and where it comes from, if that has an address.
+    fn accept(&self)
+    -> impl Future<Output = io::Result<(Self::Connection, Option<IpAddr>)>> + Send;
 }
 
 impl Accept for TcpListener {
     type Connection = tokio::net::TcpStream;
 
-    async fn accept(&self) -> io::Result<Self::Connection> {
-        let (stream, _) = TcpListener::accept(self).await?;
+    async fn accept(&self) -> io::Result<(Self::Connection, Option<IpAddr>)> {
+        let (stream, from) = TcpListener::accept(self).await?;
         // Answers are small and whole: waiting to fill a packet only adds delay.
         let _ = stream.set_nodelay(true);
-        Ok(stream)
+        Ok((stream, Some(from.ip().to_canonical())))
     }
 }
 
 impl Accept for UnixListener {
     type Connection = tokio::net::UnixStream;
 
-    async fn accept(&self) -> io::Result<Self::Connection> {
-        Ok(UnixListener::accept(self).await?.0)
+    async fn accept(&self) -> io::Result<(Self::Connection, Option<IpAddr>)> {
+        Ok((UnixListener::accept(self).await?.0, None))
     }
+}
+
+/// What is true of everybody who comes in at a listener.
+#[derive(Debug, Clone)]
+pub enum Door {
+    /// The admin's socket: whoever may open it runs the platform.
+    Private,
+    /// Without TLS.
+    Plain {
+        /// Others may listen in: tokens and secrets must not come this way.
+        exposed: bool,
+    },
+    /// With TLS.
+    Tls(Arc<ServerTls>),
 }
 
 /// Listens on a socket in a directory that this process has locked: a stale one is replaced. The
@@ -98,66 +121,139 @@ pub fn short_path(dir: &std::fs::File, name: &str) -> std::path::PathBuf {
         .join(name)
 }
 
-/// Serves until `stop` turns true; tells `refused` of every connection that it turns away. Then stops accepting, finishes what was accepted within the
-/// drain timeout, and returns.
-pub async fn serve<L: Accept>(
-    listener: L,
+/// What several listeners serve together: one set of routes, one number of connections.
+#[derive(Clone)]
+pub struct Server {
     routes: BoxedFilter<(Answer,)>,
     limits: Limits,
     metrics: Arc<Metrics>,
-    refused: impl Fn(),
-    mut stop: watch::Receiver<bool>,
-) {
-    let service = TowerToHyperService::new(warp::service(routes));
-    let slots = Arc::new(Semaphore::new(limits.connections_max));
-    let farewells = Arc::new(Semaphore::new(FAREWELLS_MAX));
-    let graceful = GracefulShutdown::new();
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
-            _ = stop.wait_for(|stop| *stop) => break,
-        };
-        let stream = match accepted {
-            Ok(stream) => stream,
-            Err(error) => {
-                log::warn!("accepting a connection failed: {error}; trying again");
-                metrics.connections_refused.inc();
-                refused();
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+    slots: Arc<Semaphore>,
+    farewells: Arc<Semaphore>,
+    refused: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Server {
+    /// Tells `refused` of every connection that it turns away.
+    pub fn new(
+        routes: BoxedFilter<(Answer,)>,
+        limits: Limits,
+        metrics: Arc<Metrics>,
+        refused: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            routes,
+            limits,
+            metrics,
+            slots: Arc::new(Semaphore::new(limits.connections_max)),
+            farewells: Arc::new(Semaphore::new(FAREWELLS_MAX)),
+            refused: Arc::new(refused),
+        }
+    }
+
+    /// Serves until `stop` turns true. Then stops accepting, finishes what was accepted within the
+    /// drain timeout, and returns.
+    pub async fn serve<L: Accept>(&self, listener: L, door: Door, mut stop: watch::Receiver<bool>) {
+        let service = TowerToHyperService::new(warp::service(self.routes.clone()));
+        let graceful = GracefulShutdown::new();
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                Some(_) = connections.join_next() => continue,
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            let (stream, from) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    log::warn!("accepting a connection failed: {error}; trying again");
+                    self.metrics.connections_refused.inc();
+                    (self.refused)();
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(slot) = self.slots.clone().try_acquire_owned() else {
+                self.turn_away(stream, &door, &mut connections);
                 continue;
-            }
-        };
-        let Ok(slot) = slots.clone().try_acquire_owned() else {
-            metrics.connections_refused.inc();
-            refused();
-            if let Ok(permit) = farewells.clone().try_acquire_owned() {
-                let limit = limits.connections_max;
-                connections.spawn(async move {
-                    let _ = tokio::time::timeout(FAREWELL_TIMEOUT, refuse(stream, limit)).await;
-                    drop(permit);
-                });
-            }
-            continue;
-        };
-        let (service, metrics, watcher) = (service.clone(), metrics.clone(), graceful.watcher());
-        connections.spawn(async move {
-            let _open = Open::new(metrics.clone(), slot);
-            connection::serve(stream, service, limits, metrics, watcher).await;
-        });
+            };
+            let open = Open::new(self.metrics.clone(), slot);
+            let (limits, watcher) = (self.limits, graceful.watcher());
+            let (service, door) = (service.clone(), door.clone());
+            connections.spawn(async move {
+                converse(stream, from, door, service, limits, open, watcher).await
+            });
+        }
+        drop(listener);
+        let drained = tokio::time::timeout(self.limits.drain_timeout, graceful.shutdown());
+        if drained.await.is_err() {
+            log::warn!(
+                "closing {} connections that did not finish in time",
+                connections.len()
+            );
+        }
+        connections.shutdown().await;
     }
-    drop(listener);
-    if tokio::time::timeout(limits.drain_timeout, graceful.shutdown())
-        .await
-        .is_err()
+
+    /// There is no room: says so where it can be said at once.
+    fn turn_away<S>(&self, stream: S, door: &Door, connections: &mut JoinSet<()>)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        log::warn!(
-            "closing {} connections that did not finish in time",
-            connections.len()
-        );
+        self.metrics.connections_refused.inc();
+        (self.refused)();
+        if matches!(door, Door::Tls(_)) {
+            return;
+        }
+        if let Ok(permit) = self.farewells.clone().try_acquire_owned() {
+            let limit = self.limits.connections_max;
+            connections.spawn(async move {
+                let _ = tokio::time::timeout(FAREWELL_TIMEOUT, refuse(stream, limit)).await;
+                drop(permit);
+            });
+        }
     }
-    connections.shutdown().await;
+}
+
+/// One connection to its end.
+async fn converse<S, H>(
+    stream: S,
+    from: Option<IpAddr>,
+    door: Door,
+    service: H,
+    limits: Limits,
+    open: Open,
+    watcher: Watcher,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    H: Service<Request<Patient>, Response = Answer, Error = Infallible>,
+    H::Future: Send + 'static,
+{
+    let metrics = open.metrics.clone();
+    match door {
+        Door::Private => {
+            let peer = Arc::new(Peer::private());
+            connection::serve(stream, peer, service, limits, metrics, watcher).await;
+        }
+        Door::Plain { exposed } => {
+            let peer = Arc::new(Peer::plain(from, exposed));
+            connection::serve(stream, peer, service, limits, metrics, watcher).await;
+        }
+        Door::Tls(tls) => {
+            let handshake = TlsAcceptor::from(tls.config()).accept(stream);
+            let failed = match tokio::time::timeout(limits.header_timeout, handshake).await {
+                Ok(Ok(stream)) => {
+                    let chain = stream.get_ref().1.peer_certificates();
+                    let peer = Arc::new(Peer::tls(from, chain.and_then(<[_]>::first)));
+                    connection::serve(stream, peer, service, limits, metrics, watcher).await;
+                    return;
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "it was not complete in time".to_owned(),
+            };
+            metrics.tls_handshakes_failed.inc();
+            log::debug!("a TLS handshake failed: {failed}");
+        }
+    }
 }
 
 /// An open connection: counted, and in its slot, until dropped.

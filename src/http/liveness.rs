@@ -40,37 +40,48 @@ pub(super) async fn resource(
             request.no_query()?;
             Ok(answer::ok_tagged(&ServiceLivenessInfo::from(&monitored)))
         }
-        Method::PATCH => {
-            let (key, _) = find_monitored(&app, &service, &request, &api)?;
-            request.no_query()?;
-            let preference = request.prefers_representation();
-            let if_match = request.if_match()?;
-            let body = request.body(api.body_limits).await?;
-            let update = liveness::parse_update(&body)?;
-            let condition = if_match.map_or(Precondition::NONE, |if_match| {
-                Precondition::when(move |entry| {
-                    let info = entry.liveness.monitored().map(ServiceLivenessInfo::from);
-                    info.is_some_and(|info| if_match.admits(&info))
-                })
-            });
-            let beaten = api
-                .registry
-                .heartbeat(key, update.heartbeat, condition)
-                .await?;
-            let wanted = preference.unwrap_or_else(|| {
-                update.wrapped || api.settings().patch_response == PatchResponse::Representation
-            });
-            let tell = beaten.new_interval || wanted;
-            let info = tell.then(|| ServiceLivenessInfo::from(&beaten.liveness));
-            let applied = match preference {
-                Some(true) => Some("return=representation"),
-                Some(false) if !tell => Some("return=minimal"),
-                Some(false) | None => None,
-            };
-            Ok(answer::beaten(info.as_ref(), applied))
-        }
+        Method::PATCH => beat(&app, &service, request, &api).await,
+        // EdgeGallery's agent: its framework routes no PATCH.
+        Method::PUT if api.dialect.is_edgegallery() => beat(&app, &service, request, &api).await,
+        _ if api.dialect.is_edgegallery() => Err(Problem::method("GET, HEAD, PATCH, PUT")),
         _ => Err(Problem::method("GET, HEAD, PATCH")),
     }
+}
+
+/// A heartbeat.
+async fn beat(
+    app: &Segment,
+    service: &Segment,
+    request: Request,
+    api: &Api,
+) -> Result<Answer, Problem> {
+    let (key, _) = find_monitored(app, service, &request, api)?;
+    request.no_query()?;
+    let by_default = request.method == Method::PATCH
+        && api.settings().patch_response == PatchResponse::Representation;
+    let preference = request.prefers_representation();
+    let if_match = request.if_match()?;
+    let body = request.body(api.body_limits).await?;
+    let update = liveness::parse_update(&body)?;
+    let condition = if_match.map_or(Precondition::NONE, |if_match| {
+        Precondition::when(move |entry| {
+            let info = entry.liveness.monitored().map(ServiceLivenessInfo::from);
+            info.is_some_and(|info| if_match.admits(&info))
+        })
+    });
+    let beaten = api
+        .registry
+        .heartbeat(key, update.heartbeat, condition)
+        .await?;
+    let wanted = preference.unwrap_or(update.wrapped || by_default);
+    let tell = beaten.new_interval || wanted;
+    let info = tell.then(|| ServiceLivenessInfo::from(&beaten.liveness));
+    let applied = match preference {
+        Some(true) => Some("return=representation"),
+        Some(false) if !tell => Some("return=minimal"),
+        Some(false) | None => None,
+    };
+    Ok(answer::beaten(info.as_ref(), applied))
 }
 
 /// `/applications/{appInstanceId}/liveness`: our extension, one commit for many services.

@@ -8,20 +8,25 @@ mod admin;
 mod answer;
 mod connection;
 mod events;
+mod gate;
 pub mod listener;
 mod liveness;
+mod openapi;
 mod ops;
 mod patient;
+mod peer;
 mod registrations;
 mod request;
 mod services;
 mod subscriptions;
+mod tokens;
 
 use std::future::Future;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 use warp::Filter;
 use warp::filters::BoxedFilter;
@@ -29,15 +34,17 @@ use warp::reply::Response as Answer;
 
 pub use self::admin::known;
 use self::answer::Problem;
+pub use self::gate::Gate;
+pub use self::openapi::document;
 pub use self::request::BodyLimits;
-use self::request::{Request, Segment, request};
+use self::request::{Arrived, Request, Segment, request};
 use crate::config::PatchResponse;
 use crate::domain::service::Transport;
 use crate::metrics::Metrics;
 use crate::notify::Guard;
 use crate::registry::Registry;
-use crate::wire::Links;
 use crate::wire::report::About;
+use crate::wire::{Dialect, Links};
 
 /// What the handlers share. Cheap to clone: every request does.
 #[derive(Clone)]
@@ -63,6 +70,12 @@ pub struct Parts {
     pub registry: Registry,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// Who may come in.
+    pub gate: Gate,
+    /// Whose clients are served.
+    pub dialect: Dialect,
+    /// The API's document.
+    pub openapi: Bytes,
     /// How links are made.
     pub links: Arc<Links>,
     /// Bounds of request bodies.
@@ -100,6 +113,12 @@ impl Api {
         *self.settings.borrow()
     }
 
+    /// Finds out who makes a request.
+    fn identify(&self, arrived: Arrived) -> Result<Request, Problem> {
+        let now = || self.registry.now();
+        self.gate.identify(arrived, now, &self.metrics)
+    }
+
     /// A filter that hands a clone to each handler.
     fn filter(
         &self,
@@ -119,17 +138,32 @@ async fn render(
         .unwrap_or_else(|problem| problem.into_answer(path.as_str()))
 }
 
-/// `route!(path filter, api, handler, its path parameters…)`; a refusal is rendered with the
-/// request's own path.
+/// `route!(path filter, api, handler, its path parameters…)`: for whoever proves who he is. A
+/// refusal is rendered with the request's own path.
 macro_rules! route {
     ($path:expr, $api:expr, $handler:path $(, $segment:ident)*) => {
         $path
             .and(warp::path::full())
             .and(request())
             .and($api.filter())
-            .then(|$($segment: Segment,)* path, request: Request, api: Api| {
-                render(path, $handler($($segment,)* request, api))
+            .then(|$($segment: Segment,)* path, arrived: Arrived, api: Api| {
+                render(path, async move {
+                    let request = api.identify(arrived)?;
+                    $handler($($segment,)* request, api).await
+                })
             })
+            .boxed()
+    };
+}
+
+/// The same for everybody.
+macro_rules! open_route {
+    ($path:expr, $api:expr, $handler:path) => {
+        $path
+            .and(warp::path::full())
+            .and(request())
+            .and($api.filter())
+            .then(|path, arrived: Arrived, api: Api| render(path, $handler(arrived.open(), api)))
             .boxed()
     };
 }
@@ -213,27 +247,41 @@ pub fn routes(api: &Api) -> BoxedFilter<(Answer,)> {
         ))
         .unify();
 
-    // For the operator.
-    let ops = route!(path("healthz").and(end()), api, ops::healthz)
-        .or(route!(path("readyz").and(end()), api, ops::readyz))
-        .unify()
-        .or(route!(path("metrics").and(end()), api, ops::metrics))
-        .unify()
-        .or(route!(path("version").and(end()), api, ops::version))
-        .unify()
-        .or(route!(path("openapi.json").and(end()), api, ops::openapi))
-        .unify();
-
-    heartbeat
+    let api_routes = heartbeat
         .or(owned)
         .unify()
         .or(all)
         .unify()
         .or(apps)
         .unify()
-        .or(ops)
+        .boxed();
+    let mut routes = api_routes.clone().or(open_routes(api)).unify().boxed();
+    if api.gate.issues_tokens() {
+        let tokens = open_route!(path!("oauth2" / "token"), api, tokens::oauth2);
+        routes = routes.or(tokens).unify().boxed();
+    }
+    if api.dialect.is_edgegallery() {
+        let theirs = open_route!(path!("mep" / "token"), api, tokens::edgegallery)
+            .or(open_route!(path!("health"), api, ops::health))
+            .unify()
+            .or(path("mep").and(api_routes))
+            .unify();
+        routes = routes.or(theirs).unify().boxed();
+    }
+    routes.or(nowhere()).unify().boxed()
+}
+
+/// For the operator and the orchestrator, whoever that is.
+fn open_routes(api: &Api) -> BoxedFilter<(Answer,)> {
+    use warp::path;
+    open_route!(path!("healthz"), api, ops::healthz)
+        .or(open_route!(path!("readyz"), api, ops::readyz))
         .unify()
-        .or(nowhere())
+        .or(open_route!(path!("metrics"), api, ops::metrics))
+        .unify()
+        .or(open_route!(path!("version"), api, ops::version))
+        .unify()
+        .or(open_route!(path!("openapi.json"), api, ops::openapi))
         .unify()
         .boxed()
 }
@@ -273,6 +321,12 @@ pub fn admin_routes(api: &Api) -> BoxedFilter<(Answer,)> {
         .unify()
         .or(route!(path!("admin" / "status"), api, admin::status))
         .unify()
+        .or(route!(
+            path!("admin" / "credentials"),
+            api,
+            admin::credentials
+        ))
+        .unify()
         .or(nowhere())
         .unify()
         .boxed()
@@ -286,9 +340,9 @@ pub fn baseline_routes(limits: BodyLimits) -> BoxedFilter<(Answer,)> {
     path!("mec_service_mgmt" / "v1" / "applications" / Segment / "services" / Segment / "liveness")
         .and(path::full())
         .and(request())
-        .then(move |_: Segment, _: Segment, path, request: Request| {
+        .then(move |_: Segment, _: Segment, path, arrived: Arrived| {
             let parsed = async move {
-                let body = request.body(limits).await?;
+                let body = arrived.open().body(limits).await?;
                 crate::wire::liveness::parse_update(&body)?;
                 Ok(answer::no_content())
             };

@@ -9,13 +9,16 @@ use super::answer::{self, Problem};
 use super::request::Request;
 use crate::domain::ServiceState;
 
-/// The API as served.
-const OPENAPI: &str = include_str!("openapi.json");
-
 /// `/healthz`: the process is alive.
 pub(super) async fn healthz(request: Request, _: Api) -> Result<Answer, Problem> {
     request.only_get()?;
     Ok(answer::ok(&json!({"status": "ok"})))
+}
+
+/// `/health`: the same, as EdgeGallery's platform says it.
+pub(super) async fn health(request: Request, _: Api) -> Result<Answer, Problem> {
+    request.only_get()?;
+    Ok(answer::ok_text("text/plain; charset=utf-8", "ok"))
 }
 
 /// `/readyz`: the store commits and verdicts are on time; and what the truth depends on.
@@ -79,7 +82,7 @@ pub(super) async fn version(request: Request, api: Api) -> Result<Answer, Proble
 }
 
 /// `/openapi.json`
-pub(super) async fn openapi(request: Request, _: Api) -> Result<Answer, Problem> {
+pub(super) async fn openapi(request: Request, api: Api) -> Result<Answer, Problem> {
     request.only_get()?;
-    Ok(answer::ok_text("application/json", OPENAPI))
+    Ok(answer::ok_text("application/json", api.openapi.clone()))
 }

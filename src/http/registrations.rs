@@ -7,7 +7,7 @@ use warp::reply::Response as Answer;
 
 use super::Api;
 use super::answer::{self, Problem};
-use super::request::{Request, Segment};
+use super::request::{Request, Segment, must_act_for};
 use crate::domain::AppInstanceId;
 use crate::registry;
 use crate::wire::app_info::{self, AppInfoBody};
@@ -19,12 +19,13 @@ pub(super) async fn collection(request: Request, api: Api) -> Result<Answer, Pro
     }
     request.no_query()?;
     let claimed = request.claimed_application()?;
+    let caller = request.caller().clone();
     let body = request.body(api.body_limits).await?;
     let (named, info) = app_info::parse(&body)?;
     let app = match (claimed, named) {
         (Some(claimed), Some(named)) if claimed != named => {
             return Err(Problem::not_yours(format!(
-                "the X-AppInstanceID header names application instance {:?}, the body {:?}",
+                "the caller is application instance {:?}, the body names {:?}",
                 claimed.as_str(),
                 named.as_str()
             )));
@@ -32,6 +33,7 @@ pub(super) async fn collection(request: Request, api: Api) -> Result<Answer, Pro
         (_, Some(app)) | (Some(app), None) => app,
         (None, None) => AppInstanceId::random(),
     };
+    must_act_for(&caller, &app)?;
     api.registry.register_app(app.clone(), info.clone()).await?;
     Ok(answer::created(
         &api.links.registration(&app),

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,17 +15,60 @@ use warp::Filter;
 use warp::http::{HeaderMap, Method, header};
 
 use super::answer::{self, Problem};
-use crate::domain::{AppInstanceId, ServiceId, SubscriptionId};
+use super::peer::Peer;
+use crate::domain::{AppInstanceId, Caller, ServiceId, SubscriptionId};
 use crate::wire::query::decode;
 
 type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
 
-/// The request without its path parameters.
+/// The request without its path parameters, and who makes it.
 pub(super) struct Request {
     pub(super) method: Method,
     query: String,
     headers: HeaderMap,
     body: BodyStream,
+    peer: Arc<Peer>,
+    caller: Caller,
+}
+
+/// A request of which nobody knows yet who makes it. Handlers do not get it so.
+pub(super) struct Arrived(Request);
+
+impl Arrived {
+    /// It does not matter who makes it.
+    pub(super) fn open(self) -> Request {
+        self.0
+    }
+
+    /// Now it is known.
+    pub(super) fn of(self, caller: Caller) -> Request {
+        Request { caller, ..self.0 }
+    }
+
+    pub(super) fn peer(&self) -> &Peer {
+        &self.0.peer
+    }
+
+    /// The bearer token. Source: RFC 6750, 2.1.
+    pub(super) fn bearer(&self) -> Result<Option<&str>, Problem> {
+        self.0.credentials("bearer")
+    }
+
+    /// The application that `X-AppInstanceID` names.
+    pub(super) fn named_application(&self) -> Result<Option<AppInstanceId>, Problem> {
+        self.0.named_application()
+    }
+}
+
+/// Refuses a caller who is not this application, and may not act for it.
+pub(super) fn must_act_for(caller: &Caller, app: &AppInstanceId) -> Result<(), Problem> {
+    if caller.may_act_for(app) {
+        return Ok(());
+    }
+    Err(Problem::not_yours(format!(
+        "the caller has not proved to be application instance {:?}",
+        app.as_str()
+    )))
 }
 
 /// `If-Match`.
@@ -56,17 +100,22 @@ pub struct BodyLimits {
 }
 
 /// Takes the request apart; matches always.
-pub(super) fn request() -> impl Filter<Extract = (Request,), Error = warp::Rejection> + Clone {
+pub(super) fn request() -> impl Filter<Extract = (Arrived,), Error = warp::Rejection> + Clone {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     warp::method()
         .and(query)
         .and(warp::header::headers_cloned())
         .and(warp::body::stream())
-        .map(|method, query, headers: HeaderMap, body| Request {
-            method,
-            query,
-            headers,
-            body: Box::pin(whole_parts(body)),
+        .and(warp::ext::optional::<Arc<Peer>>())
+        .map(|method, query, headers: HeaderMap, body, peer: Option<_>| {
+            Arrived(Request {
+                method,
+                query,
+                headers,
+                body: Box::pin(whole_parts(body)),
+                peer: peer.unwrap_or_else(|| Arc::new(Peer::plain(None, true))),
+                caller: Caller::Anyone,
+            })
         })
 }
 
@@ -135,6 +184,35 @@ impl Request {
                 "the {name} header is there more than once"
             ))),
         }
+    }
+
+    /// Who is at the other end of the connection.
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Who makes it.
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// What `Authorization` has of this scheme (in lower case); other schemes say nothing to us.
+    pub(super) fn credentials(&self, scheme: &str) -> Result<Option<&str>, Problem> {
+        let mut values = self.headers.get_all(header::AUTHORIZATION).iter();
+        let Some(value) = values.next() else {
+            return Ok(None);
+        };
+        if values.next().is_some() {
+            return Err(Problem::malformed(
+                "the Authorization header is there more than once",
+            ));
+        }
+        // What is not ASCII is no credential of any scheme.
+        let text = value.to_str().unwrap_or_default().trim();
+        let (name, credentials) = text.split_once(' ').unwrap_or((text, ""));
+        Ok(name
+            .eq_ignore_ascii_case(scheme)
+            .then(|| credentials.trim()))
     }
 
     /// What the client thinks the resource is. Source: RFC 9110, 13.1.1.
@@ -207,10 +285,15 @@ impl Request {
             })
     }
 
-    /// The application of the path. A contradicting `X-AppInstanceID` header is refused.
+    /// The application of the path. Who is another one is refused; where nobody asks who is calling,
+    /// so is a contradicting `X-AppInstanceID` header.
     pub(super) fn application(&self, segment: &Segment) -> Result<AppInstanceId, Problem> {
         let app = AppInstanceId::parse(&segment.decode("appInstanceId")?)
             .map_err(|error| Problem::malformed(error.to_string()))?;
+        must_act_for(&self.caller, &app)?;
+        if self.caller != Caller::Anyone {
+            return Ok(app);
+        }
         let claims = self.headers.get_all("x-appinstanceid");
         match claims
             .iter()
@@ -224,8 +307,17 @@ impl Request {
         }
     }
 
-    /// The application that `X-AppInstanceID` names, where no path does.
+    /// The application that the caller is, where no path says it.
     pub(super) fn claimed_application(&self) -> Result<Option<AppInstanceId>, Problem> {
+        match &self.caller {
+            Caller::Anyone => self.named_application(),
+            Caller::Operator => Ok(None),
+            known @ Caller::Applications(_) => Ok(known.sole_application().cloned()),
+        }
+    }
+
+    /// The application that `X-AppInstanceID` names.
+    fn named_application(&self) -> Result<Option<AppInstanceId>, Problem> {
         let claimed = self.header("x-appinstanceid")?.map(AppInstanceId::parse);
         claimed
             .transpose()

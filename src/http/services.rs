@@ -55,7 +55,7 @@ pub(super) async fn collection(
             if api.registry.view().app(&app).is_none() {
                 return Err(registry::Error::UnknownApp(app).into());
             }
-            let query = query::parse_services(request.query())?;
+            let query = query::parse_services(request.query(), api.dialect)?;
             Ok(list(api, Source::All(Some(app)), query, false))
         }
         Method::POST => {
@@ -65,7 +65,7 @@ pub(super) async fn collection(
             }
             request.no_query()?;
             let body = request.body(api.body_limits).await?;
-            let (service, state) = service::parse(&body, &api.transports)?;
+            let (service, state) = service::parse(&body, &api.transports, api.dialect)?;
             let state = match state {
                 ServiceState::Active => ProducerState::Active,
                 ServiceState::Inactive => ProducerState::Inactive,
@@ -122,7 +122,7 @@ pub(super) async fn item(
             request.no_query()?;
             let if_match = request.if_match()?;
             let body = request.body(api.body_limits).await?;
-            let (service, state) = service::parse(&body, &api.transports)?;
+            let (service, state) = service::parse(&body, &api.transports, api.dialect)?;
             let condition = api.condition(if_match);
             let entry = api.registry.replace(key, service, state, condition).await?;
             Ok(answer::ok_tagged(&api.info(&entry)))
@@ -140,7 +140,7 @@ pub(super) async fn item(
 /// `/services`
 pub(super) async fn all(request: Request, api: Api) -> Result<Answer, Problem> {
     request.must_get()?;
-    let query = query::parse_services(request.query())?;
+    let query = query::parse_services(request.query(), api.dialect)?;
     let source = match api.registry.view().candidates(&query.selection) {
         None => Source::All(None),
         Some(ids) => Source::Some(ids.into()),

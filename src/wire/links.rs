@@ -3,6 +3,7 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::Serialize;
 
+use super::dialect::Dialect;
 use crate::domain::{AppInstanceId, ServiceId, ServiceKey, SubscriptionId};
 
 /// Root of the service management API. Source: GS MEC 011 V2.2.1, 8.2.1.
@@ -22,14 +23,16 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
 #[derive(Debug, Clone, Default)]
 pub struct Links {
     prefix: String,
+    dialect: Dialect,
 }
 
 impl Links {
     /// With the operator's prefix; empty for path-absolute links.
     #[must_use]
-    pub fn new(public_url: &str) -> Self {
+    pub fn new(public_url: &str, dialect: Dialect) -> Self {
         Self {
             prefix: public_url.to_owned(),
+            dialect,
         }
     }
 
@@ -57,6 +60,20 @@ impl Links {
     #[must_use]
     pub fn liveness(&self, key: &ServiceKey) -> String {
         format!("{}/services/{}/liveness", self.app(&key.app), key.service)
+    }
+
+    /// The same as EdgeGallery's agent wants it, if it is served: a path, which it puts behind the
+    /// address that it knows.
+    #[must_use]
+    pub fn edgegallery_liveness(&self, key: &ServiceKey) -> Option<String> {
+        self.dialect.is_edgegallery().then(|| {
+            format!(
+                "{}{ROOT}/applications/{}/services/{}/liveness",
+                Dialect::EDGEGALLERY_PREFIX,
+                segment(key.app.as_str()),
+                key.service
+            )
+        })
     }
 
     /// The batch heartbeat of its application: our extension.
@@ -121,7 +138,8 @@ mod tests {
         let id = "00000000-0000-0000-0000-000000000000";
         let subscription = SubscriptionId::from_bytes([0; 16]);
         for prefix in ["", "https://mep.example/p"] {
-            let links = Links::new(prefix);
+            let links = Links::new(prefix, Dialect::Standard);
+            assert_eq!(links.edgegallery_liveness(&key), None);
             let own = "mec_service_mgmt/v1/applications/a%20b%3F%25";
             for (link, expected) in [
                 (links.service(&key), format!("{own}/services/{id}")),
@@ -148,5 +166,19 @@ mod tests {
                 assert_eq!(link, format!("{prefix}/{expected}"));
             }
         }
+    }
+
+    #[test]
+    fn edgegallery_beats_at_a_path_of_its_own() {
+        let key = ServiceKey {
+            app: AppInstanceId::parse("a b").unwrap(),
+            service: ServiceId::from_bytes([0; 16]),
+        };
+        let links = Links::new("https://mep.example/p", Dialect::EdgeGallery);
+        assert_eq!(
+            links.edgegallery_liveness(&key).unwrap(),
+            "/mep/mec_service_mgmt/v1/applications/a%20b/services/\
+             00000000-0000-0000-0000-000000000000/liveness"
+        );
     }
 }

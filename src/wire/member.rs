@@ -75,6 +75,15 @@ impl Members {
         self.map.remove(name).filter(|value| !value.is_null())
     }
 
+    /// Takes members for absent that are an empty string.
+    pub(super) fn forget_empty(&mut self, names: &[&str]) {
+        for name in names {
+            if self.map.get(*name).is_some_and(|value| *value == "") {
+                self.map.remove(*name);
+            }
+        }
+    }
+
     fn require<T>(&self, name: &str, expected: &str, value: Option<T>) -> Result<T, Malformed> {
         value.ok_or_else(|| {
             Malformed(format!(

@@ -3,6 +3,7 @@
 
 pub mod app_info;
 pub mod delivery;
+pub mod dialect;
 pub mod links;
 pub mod liveness;
 pub mod member;
@@ -14,7 +15,9 @@ pub mod retry_after;
 pub mod service;
 pub mod story;
 pub mod subscription;
+pub mod token;
 pub mod transport;
 
+pub use dialect::Dialect;
 pub use links::Links;
 pub use member::Malformed;

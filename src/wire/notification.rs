@@ -68,10 +68,11 @@ mod tests {
 
     use super::*;
     use crate::domain::{ServiceId, ServiceState, Subject};
+    use crate::wire::Dialect;
 
     #[test]
     fn what_is_gone_has_no_link() {
-        let links = Links::new("https://mep.example/p");
+        let links = Links::new("https://mep.example/p", Dialect::Standard);
         let subject = |name: &str| Subject {
             name: name.to_owned(),
             category_id: Some("c".to_owned()),

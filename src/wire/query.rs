@@ -7,6 +7,7 @@ use std::fmt;
 use percent_encoding::percent_decode;
 use serde_json::Value;
 
+use super::dialect::Dialect;
 use super::member::{Malformed, describe, empty, word_in};
 use super::service::LOCALITIES;
 use crate::domain::{Query, Selection, ServiceId};
@@ -21,16 +22,29 @@ const LOCAL: &str = "is_local";
 const OF_SERVICES: [&str; 6] = [ID, NAME, CATEGORY, SCOPE, CONSUMED_LOCALLY, LOCAL];
 const OF_A_WATCH: [&str; 4] = [ID, NAME, CATEGORY, LOCAL];
 
+/// EdgeGallery's name of [`ID`].
+const EDGEGALLERY_ID: &str = "instance_id";
+/// Only EdgeGallery's clients ask for it.
+const VERSION: &str = "version";
+
 const BOOLS: [(&str, bool); 2] = [("true", true), ("false", false)];
 
 /// Reads the query of a list of services, as it stands in the URI after the `?`.
 ///
 /// # Errors
 /// [`Malformed`], naming the parameter.
-pub fn parse_services(raw: &str) -> Result<Query, Malformed> {
-    let mut parameters = Parameters::parse(raw, &OF_SERVICES)?;
+pub fn parse_services(raw: &str, dialect: Dialect) -> Result<Query, Malformed> {
+    let mut parameters = if dialect.is_edgegallery() {
+        let mut known = OF_SERVICES.to_vec();
+        known.extend([EDGEGALLERY_ID, VERSION]);
+        Parameters::parse(raw, &known)?
+    } else {
+        Parameters::parse(raw, &OF_SERVICES)?
+    };
+    parameters.rename(EDGEGALLERY_ID, ID);
     let query = Query {
         selection: parameters.selection()?,
+        version: parameters.one(VERSION)?,
         scope_of_locality: parameters.word(SCOPE, &LOCALITIES)?,
         consumed_local_only: parameters.word(CONSUMED_LOCALLY, &BOOLS)?,
     };
@@ -109,6 +123,15 @@ impl Parameters {
             }
         };
         pairs.map(parameter).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Takes one name for another.
+    fn rename(&mut self, from: &str, to: &'static str) {
+        for (name, _) in &mut self.0 {
+            if *name == from {
+                *name = to;
+            }
+        }
     }
 
     /// Every value of a parameter; `None` when there is none.

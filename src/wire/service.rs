@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 
+use super::dialect::Dialect;
 use super::links::{Link, Links};
 use super::member::{Malformed, Members};
 use super::transport::{TransportInfo, transport};
@@ -34,8 +35,16 @@ pub(super) const LOCALITIES: [(&str, Locality); 6] = [
 ///
 /// # Errors
 /// [`Malformed`], naming the member.
-pub fn parse(body: &[u8], transports: &[Transport]) -> Result<(Service, ServiceState), Malformed> {
+pub fn parse(
+    body: &[u8],
+    transports: &[Transport],
+    dialect: Dialect,
+) -> Result<(Service, ServiceState), Malformed> {
     let mut members = Members::parse(body)?;
+    if dialect.is_edgegallery() {
+        // Its agent sends every member that it knows, and those that nobody has set are empty.
+        members.forget_empty(&["transportId", "scopeOfLocality"]);
+    }
     let name = members.text("serName")?;
     bounded("serName", &name)?;
     let category = optional_category(&mut members, "serCategory")?;
@@ -178,11 +187,19 @@ impl<'a> CategoryRef<'a> {
 #[serde(rename_all = "camelCase")]
 struct ServiceLinks {
     #[serde(rename = "self")]
-    own: Link,
+    own: SelfLink,
     #[serde(skip_serializing_if = "Option::is_none")]
     liveness: Option<Link>,
     #[serde(skip_serializing_if = "Option::is_none")]
     liveness_batch: Option<Link>,
+}
+
+#[derive(Debug, Serialize)]
+struct SelfLink {
+    href: String,
+    /// Where EdgeGallery's agent looks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    liveness: Option<String>,
 }
 
 impl<'a> ServiceInfo<'a> {
@@ -206,8 +223,9 @@ impl<'a> ServiceInfo<'a> {
             is_local: true,
             liveness_interval: monitored.map(|monitored| monitored.agreement.shown().as_secs()),
             links: ServiceLinks {
-                own: Link {
+                own: SelfLink {
                     href: links.service(key),
+                    liveness: monitored.and_then(|_| links.edgegallery_liveness(key)),
                 },
                 liveness: monitored.map(|_| Link {
                     href: links.liveness(key),

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::{Agent, Config, ConfigError, Probe, SERVICES_MAX, Server, Service};
 use crate::domain::AppInstanceId;
-use crate::wire;
+use crate::wire::{self, Dialect};
 
 impl Config {
     /// Whether it can work.
@@ -170,7 +170,7 @@ impl Service {
             body.insert("transportInfo".to_owned(), any_transport());
         }
         let body = Value::Object(body).to_string();
-        if let Err(error) = wire::service::parse(body.as_bytes(), &[]) {
+        if let Err(error) = wire::service::parse(body.as_bytes(), &[], Dialect::Standard) {
             return named(error.to_string());
         }
         self.probe.as_ref().map_or(Ok(()), |probe| {

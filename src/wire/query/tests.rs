@@ -42,7 +42,7 @@ fn one_kind_of_name_selects() {
             selection: selection.clone(),
             ..Query::ALL
         };
-        assert_eq!(parse_services(raw), Ok(query), "{raw}");
+        assert_eq!(parse_services(raw, Dialect::Standard), Ok(query), "{raw}");
         assert_eq!(parse_watch(raw), Ok(selection), "{raw}");
     }
 }
@@ -74,16 +74,34 @@ fn services_are_asked_for_by_more() {
                 selection: names(&["n"]),
                 scope_of_locality: Some(Locality::Zone),
                 consumed_local_only: Some(false),
+                ..Query::ALL
             },
         ),
     ] {
-        assert_eq!(parse_services(raw), Ok(query), "{raw}");
+        assert_eq!(parse_services(raw, Dialect::Standard), Ok(query), "{raw}");
     }
+}
+
+#[test]
+fn edgegallery_asks_by_its_own_names() {
+    let theirs = |raw| parse_services(raw, Dialect::EdgeGallery);
+    let query = Query {
+        selection: ids(&["x"]),
+        version: Some("v1".to_owned()),
+        ..Query::ALL
+    };
+    assert_eq!(theirs("instance_id=x&version=v1"), Ok(query.clone()));
+    assert_eq!(theirs("ser_instance_id=x&version=v1"), Ok(query));
+    for raw in ["instance_id=x", "version=v1"] {
+        let refused = parse_services(raw, Dialect::Standard).unwrap_err();
+        assert!(refused.to_string().contains("not supported"), "{refused}");
+    }
+    assert!(theirs("instance_id=x&ser_name=y").is_err());
 }
 
 /// The refusal of a query that both a list and a watch refuse in the same words.
 fn refusal(raw: &str) -> String {
-    let error = parse_services(raw).unwrap_err();
+    let error = parse_services(raw, Dialect::Standard).unwrap_err();
     assert_eq!(parse_watch(raw), Err(error.clone()), "{raw}");
     error.to_string()
 }
@@ -192,7 +210,7 @@ fn what_is_wrong_in_a_list_is_named() {
             "consumed_local_only is not valid percent-encoded UTF-8: \"%e\"",
         ),
     ] {
-        let error = parse_services(raw).unwrap_err();
+        let error = parse_services(raw, Dialect::Standard).unwrap_err();
         assert_eq!(error.to_string(), says, "{raw}");
     }
 }
@@ -219,7 +237,11 @@ fn unknown_parameters_are_refused() {
                 "query parameter {name} is not supported here; {known} are"
             )))
         };
-        assert_eq!(parse_services(raw), says(services), "{raw}");
+        assert_eq!(
+            parse_services(raw, Dialect::Standard),
+            says(services),
+            "{raw}"
+        );
         assert_eq!(parse_watch(raw).map(|_| Query::ALL), says(watch), "{raw}");
     }
     for name in ["scope_of_locality", "consumed_local_only"] {

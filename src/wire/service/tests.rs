@@ -32,7 +32,7 @@ fn with(path: &str, value: Value) -> Value {
 }
 
 fn parse_json(body: &Value) -> Result<(Service, ServiceState), String> {
-    parse(body.to_string().as_bytes(), &[]).map_err(|error| error.to_string())
+    parse(body.to_string().as_bytes(), &[], Dialect::Standard).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn a_transport_is_named_by_its_id() {
         (0..count).map(each).collect()
     };
     let some = offered(3);
-    let (service, _) = parse(&by_id(&json!("t1")), &some).unwrap();
+    let (service, _) = parse(&by_id(&json!("t1")), &some, Dialect::Standard).unwrap();
     assert_eq!(service.transport, some[1]);
     assert_eq!(service.name, sent.name);
 
@@ -236,7 +236,7 @@ fn a_transport_is_named_by_its_id() {
             "transportId \"T1\" names no transport of this platform; it has 11, see /transports",
         ),
     ] {
-        let error = parse(&by_id(&json!(id)), &transports).unwrap_err();
+        let error = parse(&by_id(&json!(id)), &transports, Dialect::Standard).unwrap_err();
         assert_eq!(error.to_string(), says);
     }
     for (body, says) in [
@@ -250,7 +250,7 @@ fn a_transport_is_named_by_its_id() {
             "transportId and transportInfo exclude each other",
         ),
     ] {
-        let error = parse(&body, &some).unwrap_err();
+        let error = parse(&body, &some, Dialect::Standard).unwrap_err();
         assert_eq!(error.to_string(), says);
     }
 }
@@ -318,7 +318,7 @@ fn what_was_registered_is_what_is_shown() {
         &policy,
         now,
     );
-    let links = Links::new("https://mep.example");
+    let links = Links::new("https://mep.example", Dialect::Standard);
     let mut shown =
         serde_json::to_value(ServiceInfo::new(&key, &service, &liveness, &links)).unwrap();
     let own = shown.as_object_mut().unwrap();

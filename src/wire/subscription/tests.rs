@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::ServiceId;
+use crate::wire::Dialect;
 
 const CALLBACK: &str = "http://10.0.0.1:80/a/../b?c=%20";
 
@@ -297,7 +298,7 @@ fn arrays_are_bounded() {
 #[test]
 fn the_list_links_to_each() {
     let app = AppInstanceId::parse("a b").unwrap();
-    let links = Links::new("https://mep.example");
+    let links = Links::new("https://mep.example", Dialect::Standard);
     let own = "https://mep.example/mec_service_mgmt/v1/applications/a%20b/subscriptions";
     let [first, second] = [1, 2].map(|byte| SubscriptionId::from_bytes([byte; 16]));
     let list = SubscriptionLinkList::new(&app, [second, first], &links);
