@@ -19,8 +19,9 @@ const ARGON2: (u32, u32, u32) = (19_456, 2, 1);
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bWVwdWxzZSBub2JvZHk\
                       $AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
-/// Hashes under way at a time: each takes 19 MiB and a core for some ten milliseconds.
-const AT_ONCE_MAX: usize = 4;
+/// Hashes under way at a time: each takes 19 MiB and a core for some ten milliseconds, and the cores
+/// are there for heartbeats.
+const AT_ONCE_MAX: usize = 1;
 
 /// Requests that wait for one of these places.
 const WAITING_MAX: usize = 60;

@@ -156,7 +156,8 @@ pub(super) fn algorithm_named(alg: &str) -> Option<KeyAlgorithm> {
         "RS384" => Some(KeyAlgorithm::RS384),
         "RS512" => Some(KeyAlgorithm::RS512),
         "ES256" => Some(KeyAlgorithm::ES256),
-        "EdDSA" => Some(KeyAlgorithm::EdDSA),
+        // The second is the newer name of the same (RFC 9864, 2.2).
+        "EdDSA" | "Ed25519" => Some(KeyAlgorithm::EdDSA),
         _ => None,
     }
 }
