@@ -209,7 +209,7 @@ impl Life {
         let notifier = Notifier::new(
             running.registry().clone(),
             desk.clone(),
-            Arc::new(Links::new("")),
+            Arc::new(Links::default()),
             metrics,
             notify,
             stopping,
