@@ -210,7 +210,7 @@ impl Config {
             None => Ok(()),
             Some(open) => Err(ConfigError::Conflict(format!(
                 "listening on {open} without authentication would let everybody who reaches it beat, \
-                 change and remove every service. Set auth.mode = \"jwt\" (see README, "Who may speak for whom"), \
+                 change and remove every service. Set auth.mode = \"jwt\" (see README, \"Who may speak for whom\"), \
                  or listen on 127.0.0.1, or, if that is what you want, set \
                  auth.i_know_this_is_open = true"
             ))),
