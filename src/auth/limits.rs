@@ -1,7 +1,7 @@
-//! How many requests for tokens one address may make.
+//! How many requests for tokens that cost something, or lead to nothing, one address may make.
 //!
-//! The addresses that are remembered are bounded: when there is no room for a new one, it shares one
-//! allowance with all others that came too late.
+//! The allowances that are remembered are bounded: when there is no room for a new one, it is shared
+//! with all others that came too late.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,27 +15,28 @@ use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
 use governor::state::StateStore;
 use governor::{Quota, RateLimiter};
+use uuid::Uuid;
 
 use crate::domain::Steady;
 
-/// Addresses that are remembered, each in some 50 bytes.
-const ADDRESSES_MAX: usize = 16_384;
+/// Allowances that are remembered, each in some 80 bytes.
+const ALLOWANCES_MAX: usize = 16_384;
 
 /// When there is no room, those that have rested are looked for no more often, in nanoseconds.
 const SWEEP_EVERY_NS: u64 = 1_000_000_000;
 
-/// Whose allowance is used.
+/// Where a request comes from, as far as that can be told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Bucket {
+pub(super) enum Network {
+    /// One address.
     V4([u8; 4]),
     /// A whole /64: who has one address there has them all.
     V6([u8; 8]),
-    /// All for whom there is no room.
-    Latecomers,
 }
 
-impl Bucket {
-    fn of(address: IpAddr) -> Self {
+impl Network {
+    /// That of an address.
+    pub(super) fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self::V4(address.octets()),
             IpAddr::V6(address) => {
@@ -44,6 +45,26 @@ impl Bucket {
             }
         }
     }
+}
+
+/// What a network's request is charged to. One address may be many applications': behind a proxy, or
+/// on the platform itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Account {
+    /// Secrets of one client, by its credential.
+    Client(Uuid),
+    /// Secrets of clients that are not known.
+    Nobody,
+    /// Signatures that do not verify.
+    Signatures,
+}
+
+/// Whose allowance is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Bucket {
+    Of(Network, Account),
+    /// All for whom there is no room.
+    Latecomers,
 }
 
 /// Steady time, as it was told last. The room reads no clock, so the limiter is given one that only
@@ -94,9 +115,9 @@ impl StateStore for Buckets {
     {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let mut bucket = *bucket;
-        if !used.until.contains_key(&bucket) && used.until.len() >= ADDRESSES_MAX {
+        if !used.until.contains_key(&bucket) && used.until.len() >= ALLOWANCES_MAX {
             used.sweep(self.now.ns());
-            if used.until.len() >= ADDRESSES_MAX {
+            if used.until.len() >= ALLOWANCES_MAX {
                 bucket = Bucket::Latecomers;
             }
         }
@@ -117,7 +138,7 @@ impl Used {
     }
 }
 
-/// The allowances of all addresses.
+/// All allowances.
 #[derive(Debug)]
 pub(super) struct Limits {
     now: Told,
@@ -139,14 +160,19 @@ impl Limits {
         }
     }
 
-    /// Takes one request from the allowance of an address.
+    /// Takes one request from an allowance.
     ///
     /// # Errors
     /// It is used up; for how long.
-    pub(super) fn admit(&self, from: IpAddr, now: Steady) -> Result<(), Duration> {
+    pub(super) fn charge(
+        &self,
+        from: Network,
+        account: Account,
+        now: Steady,
+    ) -> Result<(), Duration> {
         self.now.tell(now);
         self.limiter
-            .check_key(&Bucket::of(from))
+            .check_key(&Bucket::Of(from, account))
             .map_err(|until| until.wait_time_from(self.now.now()))
     }
 }
@@ -165,24 +191,29 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// A signature of this address does not verify.
+    fn charge(limits: &Limits, from: IpAddr, now: Steady) -> Result<(), Duration> {
+        limits.charge(Network::of(from), Account::Signatures, now)
+    }
+
     #[test]
     fn an_allowance_is_used_up_and_comes_back() {
         let limits = Limits::new(6);
         let one = address("10.0.0.1");
         for _ in 0..6 {
-            assert_eq!(limits.admit(one, at(0)), Ok(()));
+            assert_eq!(charge(&limits, one, at(0)), Ok(()));
         }
-        assert_eq!(limits.admit(one, at(0)), Err(Duration::from_secs(10)));
-        assert_eq!(limits.admit(one, at(4)), Err(Duration::from_secs(6)));
-        assert_eq!(limits.admit(address("10.0.0.2"), at(4)), Ok(()));
-        assert_eq!(limits.admit(one, at(10)), Ok(()));
-        assert!(limits.admit(one, at(10)).is_err());
+        assert_eq!(charge(&limits, one, at(0)), Err(Duration::from_secs(10)));
+        assert_eq!(charge(&limits, one, at(4)), Err(Duration::from_secs(6)));
+        assert_eq!(charge(&limits, address("10.0.0.2"), at(4)), Ok(()));
+        assert_eq!(charge(&limits, one, at(10)), Ok(()));
+        assert!(charge(&limits, one, at(10)).is_err());
         // Whose clock was read earlier.
-        assert!(limits.admit(one, at(0)).is_err());
+        assert!(charge(&limits, one, at(0)).is_err());
         for _ in 0..6 {
-            assert_eq!(limits.admit(one, at(100)), Ok(()));
+            assert_eq!(charge(&limits, one, at(100)), Ok(()));
         }
-        assert!(limits.admit(one, at(100)).is_err());
+        assert!(charge(&limits, one, at(100)).is_err());
     }
 
     #[test]
@@ -193,8 +224,8 @@ mod tests {
             ("2001:db8::1", "2001:db8:0:1::1", false),
         ] {
             let limits = Limits::new(1);
-            assert_eq!(limits.admit(address(first), at(0)), Ok(()));
-            let refused = limits.admit(address(second), at(0)).is_err();
+            assert_eq!(charge(&limits, address(first), at(0)), Ok(()));
+            let refused = charge(&limits, address(second), at(0)).is_err();
             assert_eq!(refused, is_one, "{first} {second}");
         }
     }
@@ -202,27 +233,44 @@ mod tests {
     #[test]
     fn the_addresses_are_bounded_and_the_late_share_one_allowance() {
         let limits = Limits::new(2);
-        let many = (0..u32::try_from(ADDRESSES_MAX).unwrap()).map(Ipv4Addr::from_bits);
+        let many = (0..u32::try_from(ALLOWANCES_MAX).unwrap()).map(Ipv4Addr::from_bits);
         for address in many {
-            assert_eq!(limits.admit(address.into(), at(0)), Ok(()));
+            assert_eq!(charge(&limits, address.into(), at(0)), Ok(()));
         }
         let late = |number: u128| IpAddr::from(Ipv6Addr::from_bits(number << 64));
-        assert_eq!(limits.admit(late(1), at(1)), Ok(()));
-        assert_eq!(limits.admit(late(2), at(1)), Ok(()));
-        assert!(limits.admit(late(3), at(1)).is_err());
+        assert_eq!(charge(&limits, late(1), at(1)), Ok(()));
+        assert_eq!(charge(&limits, late(2), at(1)), Ok(()));
+        assert!(charge(&limits, late(3), at(1)).is_err());
         // Who was there before has an allowance of his own.
-        assert_eq!(limits.admit(Ipv4Addr::from_bits(7).into(), at(1)), Ok(()));
+        assert_eq!(
+            charge(&limits, Ipv4Addr::from_bits(7).into(), at(1)),
+            Ok(())
+        );
         // When they have rested there is room again.
-        assert_eq!(limits.admit(late(3), at(100)), Ok(()));
+        assert_eq!(charge(&limits, late(3), at(100)), Ok(()));
         let buckets = limits.limiter.into_state_store();
         assert_eq!(buckets.used.lock().unwrap().until.len(), 1);
+    }
+
+    #[test]
+    fn one_address_has_an_allowance_for_each_client() {
+        let limits = Limits::new(1);
+        let from = Network::of(address("127.0.0.1"));
+        let clients = [1, 2].map(|number| Account::Client(Uuid::from_u128(number)));
+        for account in clients
+            .into_iter()
+            .chain([Account::Nobody, Account::Signatures])
+        {
+            assert_eq!(limits.charge(from, account, at(0)), Ok(()));
+            assert!(limits.charge(from, account, at(0)).is_err());
+        }
     }
 
     #[test]
     fn the_ends_of_time_do_no_harm() {
         let limits = Limits::new(1);
         for now in [0, 1, u64::MAX] {
-            let _ = limits.admit(address("::1"), Steady::from_ms(now));
+            let _ = charge(&limits, address("::1"), Steady::from_ms(now));
         }
     }
 }

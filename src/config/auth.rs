@@ -36,7 +36,8 @@ pub struct Auth {
     pub token_endpoint: bool,
     /// Tokens from `/oauth2/token` are good for so many seconds.
     pub token_ttl_s: u64,
-    /// Requests for tokens from one address, per minute; further ones get 429.
+    /// Requests with new or wrong secrets from one address for one client, and with wrong signatures
+    /// from one address, per minute; further ones get 429.
     pub token_requests_per_min: u32,
 }
 

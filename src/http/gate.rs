@@ -107,10 +107,10 @@ impl Gate {
         secret: String,
         now: Moment,
     ) -> Result<Issued, Refused> {
-        self.admit(from, now)?;
         let authority = self.authority.clone();
-        let verified =
-            tokio::task::spawn_blocking(move || authority.client_credentials(&id, &secret, now));
+        let verified = tokio::task::spawn_blocking(move || {
+            authority.client_credentials(from, &id, &secret, now)
+        });
         verified
             .await
             .unwrap_or_else(|error| Err(Refused::Failed(error.to_string())))
@@ -125,13 +125,8 @@ impl Gate {
         request: &sdk_hmac::Request<'_>,
         now: Moment,
     ) -> Result<Issued, Refused> {
-        self.admit(from, now)?;
-        self.authority.sdk_hmac(authorization, date, request, now)
-    }
-
-    fn admit(&self, from: Option<IpAddr>, now: Moment) -> Result<(), Refused> {
-        from.map_or(Ok(()), |from| self.authority.admit(from, now))
-            .map_err(Refused::Later)
+        self.authority
+            .sdk_hmac(from, authorization, date, request, now)
     }
 
     /// Takes over what has changed on the disk: keys, credentials, and with them the applications

@@ -1,5 +1,6 @@
 //! What the server asks: who is calling, and who gets a token.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -9,11 +10,12 @@ use uuid::Uuid;
 
 use super::cache::{self, Cache};
 use super::credentials::{Clients, Credentials, OpenedKeys, Paths};
+use super::hashing::Hashing;
 use super::issuer::{Issued, Issuer, Subject};
 use super::keys::KeySet;
-use super::limits::Limits;
+use super::limits::{Account, Limits, Network};
+use super::remembered::Remembered;
 use super::replay::{NotTaken, Replay};
-use super::secret::Hashing;
 use super::token::{TOKEN_BYTES_MAX, Token, Verified};
 use super::watched::Watched;
 use super::{AuthError, InvalidToken, sdk_hmac};
@@ -64,6 +66,7 @@ pub struct Authority {
     access_keys: Watched<OpenedKeys>,
     cache: Cache,
     hashing: Hashing,
+    remembered: Remembered,
     replay: Replay,
     limits: Limits,
 }
@@ -106,6 +109,7 @@ impl Authority {
             credentials: Credentials::new(data_dir, edgegallery),
             cache: Cache::default(),
             hashing: Hashing::default(),
+            remembered: Remembered::new()?,
             replay: Replay::new(edgegallery.replay_window_s),
             limits: Limits::new(auth.token_requests_per_min),
             auth: auth.clone(),
@@ -160,26 +164,48 @@ impl Authority {
         })
     }
 
-    /// A token for an application that shows its secret (RFC 6749, 4.4). Slow on purpose, and waits
-    /// for its turn: to be called where that is allowed.
+    /// A token for an application that shows its secret (RFC 6749, 4.4). Slow on purpose the first
+    /// time, and waits for its turn then: to be called where that is allowed. The same right secret
+    /// is known again after that: it costs no hash, needs no turn, and is charged to nobody.
     ///
     /// # Errors
-    /// [`Refused`]. An unknown client takes as long as a wrong secret.
+    /// [`Refused`]. An unknown client takes as long as a wrong secret. Each client has an allowance at
+    /// each address `from` which it is asked for, and all that are unknown have one together: who uses
+    /// them up can tell which ids are known, and ids are no secrets.
     pub fn client_credentials(
         &self,
+        from: Option<IpAddr>,
         id: &str,
         secret: &str,
         now: Moment,
     ) -> Result<Issued, Refused> {
-        let app = AppInstanceId::parse(id).ok();
         let clients = self.clients.get();
-        let client = app.as_ref().and_then(|app| clients.known.get(app));
-        let hash = client.and_then(|client| client.secret.as_deref());
-        let is_right = self.hashing.verify(secret, hash).map_err(Refused::Later)?;
-        let (Some(app), Some(client), true) = (app, client, is_right) else {
-            info!("no token for client {id:.128?}: unknown, or not its secret");
+        let known = AppInstanceId::parse(id).ok().and_then(|app| {
+            let client = clients.known.get(&app)?;
+            Some((app, client))
+        });
+        let credential = known.as_ref().map(|(_, client)| client.credential);
+        if !self.remembered.knows(credential, secret) {
+            let from = from.map(Network::of);
+            let account = credential.map_or(Account::Nobody, Account::Client);
+            self.charge(from, account, now)?;
+            let hash = known
+                .as_ref()
+                .and_then(|(_, client)| client.secret.as_deref());
+            let is_right = self.hashing.verify(from, secret, hash);
+            if !is_right.map_err(Refused::Later)? {
+                // Not what was sent: it may be the secret, in the place of the id.
+                match &known {
+                    Some((app, _)) => info!("no token for client {app}: not its secret"),
+                    None => info!("no token for an unknown client"),
+                }
+                return Err(Refused::Denied(WRONG_CLIENT.to_owned()));
+            }
+        }
+        let Some((app, client)) = known else {
             return Err(Refused::Denied(WRONG_CLIENT.to_owned()));
         };
+        self.remembered.remember(client.credential, secret);
         self.issue(app, client.credential, self.auth.token_ttl_s, now)
     }
 
@@ -188,9 +214,11 @@ impl Authority {
     ///
     /// # Errors
     /// [`Refused`]. An unknown access key takes as long as a wrong signature. A signature is good once
-    /// within `edgegallery.replay_window_s`.
+    /// within `edgegallery.replay_window_s`. Only signatures that do not verify are charged to the
+    /// address: to verify one is cheap.
     pub fn sdk_hmac(
         &self,
+        from: Option<IpAddr>,
         authorization: &sdk_hmac::Authorization,
         date: &str,
         request: &sdk_hmac::Request<'_>,
@@ -226,7 +254,12 @@ impl Authority {
         let is_signed = sdk_hmac::verify(secret, date, request, &authorization.signature);
         let Some(key) = known.filter(|key| is_signed && self.stands(&key.app, &key.credential))
         else {
-            info!("no token for access key {access_key:?}: unknown, or not its signature");
+            self.charge(from.map(Network::of), Account::Signatures, now)?;
+            // Not what was sent: it may be the secret key, in the place of the access key.
+            match known {
+                Some(_) => info!("no token for access key {access_key}: not its signature"),
+                None => info!("no token for an unknown access key"),
+            }
             return Err(Refused::Denied(WRONG_SIGNATURE.to_owned()));
         };
         // Last, so that nobody else fills the memory.
@@ -266,12 +299,10 @@ impl Authority {
         Ok(issued)
     }
 
-    /// Takes one request for a token from the allowance of an address.
-    ///
-    /// # Errors
-    /// It is used up; after how long to try again.
-    pub fn admit(&self, from: IpAddr, now: Moment) -> Result<(), Duration> {
-        self.limits.admit(from, now.steady)
+    /// Whose address is not known comes over a socket of our own, and is not charged.
+    fn charge(&self, from: Option<Network>, account: Account, now: Moment) -> Result<(), Refused> {
+        from.map_or(Ok(()), |from| self.limits.charge(from, account, now.steady))
+            .map_err(Refused::Later)
     }
 
     /// Reads again what has changed in the files. What cannot be read stays as it was; every error is
@@ -301,7 +332,17 @@ impl Authority {
     }
 
     fn refresh_clients(&self) -> Result<bool, AuthError> {
-        self.clients.refresh(|| Clients::load(&self.paths.clients))
+        let changed = self
+            .clients
+            .refresh(|| Clients::load(&self.paths.clients))?;
+        if changed {
+            let clients = self.clients.get();
+            let stand = clients.known.values().map(|client| client.credential);
+            let stand: HashSet<_> = stand.collect();
+            self.remembered
+                .retain(|credential| stand.contains(credential));
+        }
+        Ok(changed)
     }
 
     /// The applications that have a credential here.

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::auth::secret::Hashing;
+use crate::auth::hashing::Hashing;
 use crate::auth::testing::at;
 use crate::domain::AppInstanceId;
 
@@ -55,7 +55,10 @@ fn an_application_gets_a_secret_that_stands_nowhere() {
     let client = &clients.known[&one];
     assert_eq!(client.created, "1970-01-01T00:16:40Z");
     let hashing = Hashing::default();
-    assert_eq!(hashing.verify(&secret, client.secret.as_deref()), Ok(true));
+    assert_eq!(
+        hashing.verify(None, &secret, client.secret.as_deref()),
+        Ok(true)
+    );
     let exists = f.credentials.add(&one, true, at(1000).wall);
     assert!(matches!(exists, Err(AuthError::Exists(_))));
 
@@ -65,8 +68,8 @@ fn an_application_gets_a_secret_that_stands_nowhere() {
     assert_ne!(f.credentials.credential_of(&one).unwrap(), before);
     let clients = Clients::load(&f.paths.clients).unwrap();
     let hash = clients.known[&one].secret.as_deref();
-    assert_eq!(hashing.verify(&secret, hash), Ok(false));
-    assert_eq!(hashing.verify(&other, hash), Ok(true));
+    assert_eq!(hashing.verify(None, &secret, hash), Ok(false));
+    assert_eq!(hashing.verify(None, &other, hash), Ok(true));
     let unknown = f.credentials.rotate(&app("two"), at(2000).wall);
     assert!(matches!(unknown, Err(AuthError::Unknown(_))));
 }

@@ -213,6 +213,8 @@ fn refusals_are_those_of_oauth() {
     wrong_method.problem(405);
     assert_eq!(wrong_method.header("allow"), Some("POST"));
     send("POST", &url, &[], &vec![b'x'; 100_000]).problem(413);
+    // In each other's place.
+    assert_eq!(ask(&server, &[], &form(&secret, "app")).status, 401);
     assert!(!server.log().contains(&secret), "no secret in the log");
 }
 
@@ -227,15 +229,21 @@ fn whoever_asks_too_often_has_to_wait() {
     ];
     let server = Server::start(&dir, &more);
     let secret = secret(&dir, "add", "app");
+    let known = || ask(&server, &[], &form("app", &secret)).status;
+    assert_eq!(known(), 200);
     let statuses: Vec<u16> = (0..8)
-        .map(|_| ask(&server, &[], &form("app", &secret)).status)
+        .map(|_| ask(&server, &[], &form("app", "wrong")).status)
         .collect();
-    assert_eq!(statuses[..5], [200; 5], "{statuses:?}");
-    let late = ask(&server, &[], &form("app", &secret));
+    assert_eq!(statuses[..4], [401; 4], "{statuses:?}");
+    let late = ask(&server, &[], &form("app", "wrong"));
     assert_eq!(late.status, 429, "{late:?}");
     let wait: u32 = late.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=60).contains(&wait), "{wait}");
     assert_eq!(late.json()["error"], "temporarily_unavailable");
+    // Who has shown the right secret before does not wait for others.
+    for _ in 0..8 {
+        assert_eq!(known(), 200);
+    }
 }
 
 #[test]
