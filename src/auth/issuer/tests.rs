@@ -166,3 +166,26 @@ fn nothing_secret_is_in_what_is_printed() {
     assert_eq!(format!("{issued:?}"), "a token for 60 s");
     assert_eq!(format!("{issuer:?}"), format!("issuer {}", issuer.kid));
 }
+
+#[test]
+fn a_token_of_time_that_was_lost_is_not_good_again() {
+    let temporary = tempfile::tempdir().unwrap();
+    let issuer = Issuer::open(temporary.path()).unwrap();
+    let issued = issuer.issue(&app(), 60, at(1000)).unwrap();
+    let verified = verify(&issuer, &issued.token).unwrap();
+    for (steady, expected) in [
+        (0, Err(InvalidToken::NotYetValid)),
+        (900, Err(InvalidToken::NotYetValid)),
+        (998, Err(InvalidToken::NotYetValid)),
+        // Whose clock was read a little earlier.
+        (999, Ok(())),
+        (1000, Ok(())),
+        (1059, Ok(())),
+        (1060, Err(InvalidToken::Expired)),
+    ] {
+        // The wall clock does not matter.
+        for wall in [0, 1000, 1_000_000] {
+            assert_eq!(verified.judge(both(steady, wall)), expected, "{steady}");
+        }
+    }
+}

@@ -86,6 +86,16 @@ impl Claims {
         ))
     }
 
+    /// `iat` in milliseconds since the epoch.
+    ///
+    /// # Errors
+    /// [`InvalidToken::Malformed`]; also when it is not there.
+    pub(super) fn issued_ms(&self) -> Result<u64, InvalidToken> {
+        self.ms("iat")?.ok_or(InvalidToken::Malformed(
+            "it does not say when it was issued (iat)",
+        ))
+    }
+
     /// A time in seconds, as milliseconds since the epoch. What is before the epoch or beyond all
     /// bounds becomes the bound.
     ///

@@ -49,7 +49,7 @@ pub enum InvalidToken {
     /// `exp` has passed.
     #[error("the token has expired")]
     Expired,
-    /// `nbf` is still to come.
+    /// `nbf`, or the time at which it was issued, is still to come.
     #[error("the token is not valid yet")]
     NotYetValid,
     /// `iss` is another one.
@@ -82,7 +82,12 @@ enum Life {
     /// By the wall clock, in milliseconds since the epoch.
     Wall { from_ms: u64, until_ms: u64 },
     /// By the platform's own timeline: whoever steps the clock neither ends nor prolongs it.
-    Steady { until: Steady },
+    ///
+    /// That timeline goes back when a backup is put back. A token with longer to live than its whole
+    /// life is of the time that was lost, and not good. What remains: one that was issued before the
+    /// backup was made lives as long again as it had left then, and one of the lost time is good
+    /// once more when its time comes. Rotating the credential ends both.
+    Steady { until: Steady, whole_ms: u64 },
 }
 
 impl Verified {
@@ -95,7 +100,10 @@ impl Verified {
         match self.life {
             Life::Wall { until_ms, .. } if wall_ms >= until_ms => Err(InvalidToken::Expired),
             Life::Wall { from_ms, .. } if wall_ms < from_ms => Err(InvalidToken::NotYetValid),
-            Life::Steady { until } if now.steady >= until => Err(InvalidToken::Expired),
+            Life::Steady { until, .. } if now.steady >= until => Err(InvalidToken::Expired),
+            Life::Steady { until, whole_ms } if until.ms_since(now.steady) > whole_ms => {
+                Err(InvalidToken::NotYetValid)
+            }
             Life::Wall { .. } | Life::Steady { .. } => Ok(()),
         }
     }
@@ -222,6 +230,11 @@ impl<'a> Token<'a> {
         let life = match claims.whole("exp_steady_ms")? {
             Some(until_ms) => Life::Steady {
                 until: Steady::from_ms(until_ms),
+                // A second more, because of two clocks that are read at once one may be behind.
+                whole_ms: claims
+                    .expiry_ms()?
+                    .saturating_sub(claims.issued_ms()?)
+                    .saturating_add(1000),
             },
             None => Life::Wall {
                 from_ms: 0,
