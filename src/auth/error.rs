@@ -51,10 +51,23 @@ pub enum AuthError {
         /// As it stands there.
         version: u64,
     },
+    /// More than would be read again.
+    #[error(
+        "{path} would get longer than {max} bytes and could not be read again, so it was left as it \
+         is; remove applications that are gone",
+        path = .path.display()
+    )]
+    Full {
+        /// Which file.
+        path: PathBuf,
+        /// The most that it may hold.
+        max: u64,
+    },
     /// Secret keys are there, but not the key that they are encrypted with.
     #[error(
         "{keys} holds secret keys, but the key that they are encrypted with is not in {key}; put \
-         it back, or remove the applications' access keys and add them anew",
+         it back, or remove each access key (mepulse admin app remove APP --access-key AK) and give \
+         the applications new ones",
         keys = .keys.display(), key = .key.display()
     )]
     NoCipherKey {
@@ -66,7 +79,8 @@ pub enum AuthError {
     /// Secret keys were encrypted with another key, or somebody has changed them.
     #[error(
         "the secret key of access key {access_key} in {keys} cannot be decrypted with {key}: it is \
-         not the key that it was encrypted with, or the entry was changed",
+         not the key that it was encrypted with, or the entry was changed; put the right key back, or \
+         remove the access key (mepulse admin app remove APP --access-key AK) and add it anew",
         keys = .keys.display(), key = .key.display()
     )]
     WrongCipherKey {
@@ -83,6 +97,14 @@ pub enum AuthError {
     /// There is no credential.
     #[error("{0} has no credential here; add it first")]
     Unknown(AppInstanceId),
+    /// There is no such access key.
+    #[error("{app} has no access key {access_key}; mepulse admin app list shows those that it has")]
+    NoAccessKey {
+        /// Which application.
+        app: AppInstanceId,
+        /// What it does not have.
+        access_key: String,
+    },
     /// An access key of another application.
     #[error("the access key {access_key} belongs to {owner} already; use another one")]
     AccessKeyTaken {

@@ -124,8 +124,15 @@ fn read_open(file: File, path: &Path) -> Result<Zeroizing<Vec<u8>>, AuthError> {
     }
 }
 
-/// Replaces a file as a whole; only its owner may read it.
+/// Replaces a file as a whole; only its owner may read it. What is too long to be read again is not
+/// written.
 pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), AuthError> {
+    if content.len() as u64 > FILE_BYTES_MAX {
+        return Err(AuthError::Full {
+            path: path.to_owned(),
+            max: FILE_BYTES_MAX,
+        });
+    }
     files::replace(path, content).map_err(AuthError::io("writing", path))
 }
 
@@ -174,5 +181,16 @@ mod tests {
             assert!(read(&path).unwrap().is_some());
         }
         assert!(read(temporary.path()).is_err());
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_is_not_written() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("file");
+        let longest = vec![b'x'; usize::try_from(FILE_BYTES_MAX).unwrap()];
+        write(&path, &longest).unwrap();
+        let refused = write(&path, &[longest.as_slice(), b"x"].concat()).unwrap_err();
+        assert!(refused.to_string().contains("longer than"), "{refused}");
+        assert_eq!(read(&path).unwrap().unwrap().len(), longest.len());
     }
 }

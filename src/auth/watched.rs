@@ -50,6 +50,12 @@ impl<T> Watched<T> {
         content.clone()
     }
 
+    /// What was wrong with the files when they were read last, if that has not ended.
+    pub(super) fn standing(&self) -> Option<String> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.complaint.clone()
+    }
+
     /// Reads the files if they have changed since, or could not be read then; whether there is other
     /// content now.
     ///
@@ -113,6 +119,8 @@ mod tests {
         assert!(watched.refresh(read).is_err());
         assert!(!watched.refresh(read).unwrap());
         assert_eq!(*watched.get(), "three");
+        // It stands for as long as the file is not read.
+        assert!(watched.standing().is_some_and(|said| said.contains("file")));
         // Another fault is another complaint.
         fs::create_dir(&path).unwrap();
         assert!(watched.refresh(read).is_err());
@@ -120,6 +128,7 @@ mod tests {
         fs::write(&path, "four").unwrap();
         assert!(watched.refresh(read).unwrap());
         assert_eq!(*watched.get(), "four");
+        assert_eq!(watched.standing(), None);
         assert!(!watched.refresh(unread).unwrap());
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use log::{debug, info};
+use log::{debug, info, warn};
 use uuid::Uuid;
 
 use super::cache::{self, Cache};
@@ -92,6 +92,13 @@ impl Authority {
             info!(
                 "tokens are verified with {} configured keys",
                 keys.get().len()
+            );
+        }
+        let has_keys = !KeySet::files(auth).is_empty();
+        if auth.mode == AuthMode::Jwt && has_keys && auth.audience.is_empty() {
+            warn!(
+                "auth.audience is not set: tokens that the identity server has issued for others are \
+                 taken here too. Set it to what names this platform in their aud"
             );
         }
         Ok(Self {
@@ -306,11 +313,11 @@ impl Authority {
     }
 
     /// Reads again what has changed in the files. What cannot be read stays as it was; every error is
-    /// given back once, and to be logged.
+    /// given back once, and to be logged. Those that stand are in [`standing`](Self::standing).
     #[must_use]
     pub fn refresh(&self) -> Vec<AuthError> {
         let issues = issues(&self.auth, &self.edgegallery);
-        let keys = self.keys.refresh(|| KeySet::load(&self.auth));
+        let keys = self.keys.refresh(|| KeySet::reload(&self.auth));
         let issuer = self.issuer.refresh(|| read_issuer(&self.paths, issues));
         if matches!(keys, Ok(true)) {
             info!("keys have changed; there are {} now", self.keys.get().len());
@@ -329,6 +336,21 @@ impl Authority {
             .into_iter()
             .filter_map(Result::err)
             .collect()
+    }
+
+    /// What could not be read the last time and is still not in force, as sentences. Nothing is read
+    /// for it.
+    #[must_use]
+    pub fn standing(&self) -> Vec<String> {
+        [
+            self.keys.standing(),
+            self.issuer.standing(),
+            self.clients.standing(),
+            self.access_keys.standing(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     fn refresh_clients(&self) -> Result<bool, AuthError> {
@@ -351,7 +373,9 @@ impl Authority {
         self.clients.get().known.keys().cloned().collect()
     }
 
-    /// The applications whose credential was removed and whose services are still to be removed.
+    /// The applications whose credential was removed and whose services are still to be removed. Those
+    /// may be among the [`applications`](Self::applications) again: their services of before are
+    /// removed first, and then they are admitted.
     #[must_use]
     pub fn removed(&self) -> Vec<AppInstanceId> {
         self.clients.get().removed.iter().cloned().collect()

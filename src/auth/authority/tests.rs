@@ -391,11 +391,16 @@ fn broken_files_keep_the_old_credentials_and_are_named() {
             "{errors:?}"
         );
         assert!(authority.refresh().is_empty());
+        let standing = authority.standing();
+        assert!(
+            standing.len() == 1 && standing[0].contains(name),
+            "{standing:?}"
+        );
         assert_eq!(authority.verify(&token, at(1)), caller("one"));
         let refused = Authority::open(&f.auth, &f.edgegallery, f.keep.path()).unwrap_err();
         assert!(refused.to_string().contains(name), "{refused}");
         fs::write(path, fine).unwrap();
-        assert!(authority.refresh().is_empty());
+        assert!(authority.refresh().is_empty() && authority.standing().is_empty());
     }
 }
 
@@ -406,4 +411,5 @@ fn long_tokens_are_refused() {
     assert_eq!(authority.verify(&long, at(0)), Err(InvalidToken::TooLong));
 }
 
+mod keys;
 mod rates;

@@ -76,8 +76,9 @@ impl Credentials {
             if clients.known.contains_key(app) {
                 return Err(AuthError::Exists(app.clone()));
             }
+            // If it was removed before, the server still has to remove its services of then: it does
+            // that first.
             clients.known.insert(app.clone(), client);
-            clients.removed.remove(app);
             Ok(())
         })?;
         Ok(secret)
@@ -169,6 +170,29 @@ impl Credentials {
         }
         clients.removed.insert(app.clone());
         clients.save(&self.paths.clients)
+    }
+
+    /// Takes one access key away; its tokens end at once. The application, its services and whatever
+    /// else it has stay. The key that secret keys are encrypted with is not needed for it.
+    ///
+    /// # Errors
+    /// [`AuthError::NoAccessKey`], or a file cannot be used.
+    pub fn remove_access_key(
+        &self,
+        app: &AppInstanceId,
+        access_key: &str,
+    ) -> Result<(), AuthError> {
+        let _lock = Lock::take(&self.paths.directory)?;
+        let mut keys = AccessKeys::load(&self.paths.access_keys)?;
+        let own = keys.sealed.get(access_key);
+        if !own.is_some_and(|sealed| sealed.app == *app) {
+            return Err(AuthError::NoAccessKey {
+                app: app.clone(),
+                access_key: access_key.to_owned(),
+            });
+        }
+        keys.sealed.remove(access_key);
+        keys.save(&self.paths.access_keys)
     }
 
     /// The server has removed the services of a removed application.

@@ -16,7 +16,8 @@ const WHAT: &str = "list of clients";
 #[derive(Debug, Default)]
 pub(in crate::auth) struct Clients {
     pub(in crate::auth) known: BTreeMap<AppInstanceId, Client>,
-    /// Applications that were removed here and whose services the server is still to remove.
+    /// Applications that were removed here and whose services the server is still to remove; they may
+    /// have been added again since, and are in both lists then.
     pub(in crate::auth) removed: BTreeSet<AppInstanceId>,
 }
 

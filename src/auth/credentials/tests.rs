@@ -97,7 +97,12 @@ fn a_removed_application_is_remembered_until_the_server_has_seen_to_it() {
 
     f.credentials.remove(&two).unwrap();
     f.credentials.add(&two, false, at(0).wall).unwrap();
-    assert!(Clients::load(&f.paths.clients).unwrap().removed.is_empty());
+    // Added again before the server has seen to it: its services of before are still to be removed.
+    let clients = Clients::load(&f.paths.clients).unwrap();
+    assert!(clients.removed.contains(&two) && clients.known.contains_key(&two));
+    f.credentials.forget_removed(&two).unwrap();
+    let clients = Clients::load(&f.paths.clients).unwrap();
+    assert!(clients.removed.is_empty() && clients.known.contains_key(&two));
     assert_eq!(AccessKeysOf::count(&f.paths), 0);
 }
 
@@ -197,6 +202,36 @@ fn a_key_file_that_is_not_the_right_one_is_named() {
     assert!(refused().contains("put it back"));
     assert!(!key.exists());
     assert!(OpenedKeys::load(&f.paths, false).is_ok());
+    // What the message says can be done: all of them removed, there may be another key.
+    let had = f.credentials.list().unwrap().remove(0).access_keys;
+    for access_key in had {
+        f.credentials.remove_access_key(&one, &access_key).unwrap();
+    }
+    f.credentials.new_access_key(&one).unwrap();
+    assert!(OpenedKeys::load(&f.paths, true).is_ok());
+}
+
+#[test]
+fn one_access_key_is_removed_and_nothing_else() {
+    let f = fixture();
+    let (one, two) = (app("one"), app("two"));
+    for (app, access_key) in [(&one, "AK1"), (&two, "AK2")] {
+        f.credentials.add(app, true, at(0).wall).unwrap();
+        f.credentials.add_access_key(app, access_key, "x").unwrap();
+    }
+    f.credentials.add_access_key(&one, "AK3", "x").unwrap();
+    let before = fs::read(&f.paths.clients).unwrap();
+    let opened = OpenedKeys::load(&f.paths, true).unwrap();
+    let credential = opened.get("AK1").unwrap().credential;
+    f.credentials.remove_access_key(&one, "AK1").unwrap();
+    for access_key in ["AK1", "AK2", ""] {
+        let refused = f.credentials.remove_access_key(&one, access_key);
+        assert!(matches!(refused, Err(AuthError::NoAccessKey { .. })));
+    }
+    let opened = OpenedKeys::load(&f.paths, true).unwrap();
+    assert!(!opened.stands(&one, &credential) && opened.get("AK1").is_none());
+    assert!(opened.get("AK2").is_some() && opened.get("AK3").is_some());
+    assert_eq!(fs::read(&f.paths.clients).unwrap(), before);
 }
 
 #[test]

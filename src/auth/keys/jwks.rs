@@ -18,6 +18,16 @@ pub(super) struct Remarks {
     pub(super) assumed: Vec<String>,
 }
 
+impl Remarks {
+    /// Why a set has no usable key.
+    pub(super) fn why_none(&self) -> String {
+        match self.skipped.is_empty() {
+            true => "it holds no keys".to_owned(),
+            false => format!("none of its keys can be used: {}", self.skipped.join("; ")),
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct Set {
     keys: Vec<Value>,
@@ -41,10 +51,10 @@ struct Jwk {
     d: Option<Value>,
 }
 
-/// The usable keys of a set, at least one.
+/// The usable keys of a set, of which there may be none.
 ///
 /// # Errors
-/// Why there is none.
+/// Why it is no key set.
 pub(super) fn keys(text: &[u8]) -> Result<(Vec<Key>, Remarks), String> {
     let set: Set = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     let mut remarks = Remarks::default();
@@ -77,15 +87,6 @@ pub(super) fn keys(text: &[u8]) -> Result<(Vec<Key>, Remarks), String> {
             }
             Err(reason) => remarks.skipped.push(format!("{name} is skipped: {reason}")),
         }
-    }
-    if keys.is_empty() {
-        return Err(match remarks.skipped.is_empty() {
-            true => "it holds no keys".to_owned(),
-            false => format!(
-                "none of its keys can be used: {}",
-                remarks.skipped.join("; ")
-            ),
-        });
     }
     Ok((keys, remarks))
 }

@@ -43,6 +43,19 @@ impl KeySet {
     /// [`AuthError`], naming the file: it is missing, or no public key of that algorithm, or holds
     /// no usable key, or there are more than [`KEYS_MAX`].
     pub fn load(config: &Auth) -> Result<Self, AuthError> {
+        Self::read(config, true)
+    }
+
+    /// The same of files that have changed. A key set without a usable key is taken then: that is how
+    /// the last key is revoked.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load), but for that.
+    pub(super) fn reload(config: &Auth) -> Result<Self, AuthError> {
+        Self::read(config, false)
+    }
+
+    fn read(config: &Auth, is_start: bool) -> Result<Self, AuthError> {
         crypto::install();
         let mut keys = Vec::new();
         for configured in &config.keys {
@@ -56,11 +69,16 @@ impl KeySet {
             });
         }
         let mut remarks = jwks::Remarks::default();
+        let mut is_revoked = false;
         let jwks = &config.jwks_file;
         if !jwks.as_os_str().is_empty() {
             let text = text_of(jwks)?;
-            let (found, said) = jwks::keys(text.as_bytes())
-                .map_err(|reason| AuthError::malformed(jwks, "usable key set (JWKS)", reason))?;
+            let unusable = |reason| AuthError::malformed(jwks, "usable key set (JWKS)", reason);
+            let (found, said) = jwks::keys(text.as_bytes()).map_err(unusable)?;
+            if found.is_empty() && is_start {
+                return Err(unusable(said.why_none()));
+            }
+            is_revoked = found.is_empty();
             keys.extend(found);
             remarks = said;
         }
@@ -80,6 +98,12 @@ impl KeySet {
         // Not before it is certain that the keys are used.
         for remark in remarks.skipped {
             warn!("auth.jwks_file {}: {remark}", jwks.display());
+        }
+        if is_revoked {
+            warn!(
+                "auth.jwks_file {}: no key in it can be used; all that it held before are revoked",
+                jwks.display()
+            );
         }
         for remark in remarks.assumed {
             info!("auth.jwks_file {}: {remark}", jwks.display());

@@ -1,0 +1,36 @@
+//! How the keys of an identity server are revoked.
+
+use super::*;
+
+#[test]
+fn an_empty_key_set_revokes_and_a_broken_file_does_not() {
+    let mut f = Fixture::new();
+    let pair = Pair::ed25519();
+    let file = f.keep.path().join("keys.jwks");
+    let full = json!({"keys": [pair.jwk()]}).to_string();
+    fs::write(&file, &full).unwrap();
+    f.auth.jwks_file = file.clone();
+    let authority = f.open();
+    let token = pair.token(&json!({"alg": "EdDSA"}), &json!({"sub": "one", "exp": 100}));
+    assert_eq!(authority.verify(&token, at(50)), caller("one"));
+    for broken in ["", "{}", "{", r#"{"keys":{}}"#] {
+        fs::write(&file, broken).unwrap();
+        let _ = authority.refresh();
+        assert_eq!(authority.standing().len(), 1, "{broken}");
+        assert_eq!(authority.verify(&token, at(50)), caller("one"), "{broken}");
+    }
+    fs::remove_file(&file).unwrap();
+    let _ = authority.refresh();
+    assert_eq!(authority.verify(&token, at(50)), caller("one"));
+    for empty in [r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct","k":"AA"}]}"#] {
+        fs::write(&file, &full).unwrap();
+        assert!(authority.refresh().is_empty());
+        assert_eq!(authority.verify(&token, at(50)), caller("one"));
+        fs::write(&file, empty).unwrap();
+        assert!(authority.refresh().is_empty() && authority.standing().is_empty());
+        let refused = authority.verify(&token, at(50));
+        assert_eq!(refused, Err(InvalidToken::UnknownKey), "{empty}");
+        // Who starts with it has configured it wrongly.
+        assert!(Authority::open(&f.auth, &f.edgegallery, f.keep.path()).is_err());
+    }
+}
