@@ -1,4 +1,4 @@
-//! How the keys of an identity server are revoked.
+//! The keys of an identity server, and how they change.
 
 use super::*;
 
@@ -33,4 +33,32 @@ fn an_empty_key_set_revokes_and_a_broken_file_does_not() {
         // Who starts with it has configured it wrongly.
         assert!(Authority::open(&f.auth, &f.edgegallery, f.keep.path()).is_err());
     }
+}
+
+#[test]
+fn tokens_of_others_are_verified_by_their_keys_until_those_change() {
+    let mut f = Fixture::new();
+    let pair = f.trust("");
+    let authority = f.open();
+    let header = json!({"alg": "EdDSA", "kid": "theirs"});
+    let token = pair.token(&header, &json!({"sub": "not listed here", "exp": 100}));
+    for _ in 0..2 {
+        assert_eq!(authority.verify(&token, at(50)), caller("not listed here"));
+    }
+    // Known by now, and still judged.
+    let expired = authority.verify(&token, at(1000));
+    assert_eq!(expired, Err(InvalidToken::Expired));
+    let file = &f.auth.keys[0].file;
+    fs::write(file, "rubbish").unwrap();
+    let errors = authority.refresh();
+    assert!(
+        errors.len() == 1 && errors[0].to_string().contains("trusted.pem"),
+        "{errors:?}"
+    );
+    assert!(authority.refresh().is_empty());
+    assert_eq!(authority.verify(&token, at(50)), caller("not listed here"));
+    fs::write(file, Pair::ed25519().public_pem()).unwrap();
+    assert!(authority.refresh().is_empty());
+    let refused = authority.verify(&token, at(50));
+    assert_eq!(refused, Err(InvalidToken::Signature));
 }
