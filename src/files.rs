@@ -34,8 +34,26 @@ impl Version {
 /// # Errors
 /// A failed file operation; the old content is then still there.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_with(path, content, |_| Ok(()))
+}
+
+/// The same of a file that is made ready in some other way too before it takes its place.
+///
+/// # Errors
+/// A failed file operation, or what `prepare` says; the old content is then still there.
+pub fn replace_with(
+    path: &Path,
+    content: &[u8],
+    prepare: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let temporary = sibling(path, ".new");
-    let mut file = private().truncate(true).open(&temporary)?;
+    // A new one, and never what somebody else has put there, or a link to elsewhere.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = private().create_new(true).open(&temporary)?;
+    prepare(&file)?;
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;

@@ -9,14 +9,15 @@
 //!   access-keys.key      what those are encrypted with, unless it is kept elsewhere
 //! ```
 //!
-//! Every file is replaced as a whole, so readers need no lock.
+//! Every file is replaced as a whole, so readers need no lock. What root makes belongs to whom the
+//! directory belongs: the server may run as somebody else, and must be able to read it.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use zeroize::Zeroizing;
 
 use super::AuthError;
@@ -40,17 +41,10 @@ pub(super) struct Lock {
 impl Lock {
     /// Makes the directory if it is not there, and waits for its lock.
     pub(super) fn take(directory: &Path) -> Result<Self, AuthError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(AuthError::io("creating", directory))?;
+        make_directory(directory).map_err(AuthError::io("creating", directory))?;
         make_private(directory)?;
         let path = directory.join("lock");
-        let file = files::private()
-            .truncate(false)
-            .open(&path)
-            .map_err(AuthError::io("opening", &path))?;
+        let file = open_lock(&path).map_err(AuthError::io("opening", &path))?;
         loop {
             match flock(&file, FlockOperation::LockExclusive) {
                 Ok(()) => return Ok(Self { _file: file }),
@@ -59,6 +53,52 @@ impl Lock {
             }
         }
     }
+}
+
+/// Makes a directory, and those that lead to it.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Ok(()) => {}
+        Err(_) if directory.is_dir() => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let parent = directory.parent().ok_or(error)?;
+            make_directory(parent)?;
+            // Somebody else may have been first.
+            match DirBuilder::new().mode(0o700).create(directory) {
+                Err(_) if directory.is_dir() => return Ok(()),
+                made => made?,
+            }
+        }
+        Err(error) => return Err(error),
+    }
+    // No link that somebody has put in its place by now.
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = rustix::fs::open(directory, flags, Mode::empty())?;
+    give_away(&File::from(made), directory)
+}
+
+fn open_lock(path: &Path) -> io::Result<File> {
+    match files::private().create_new(true).open(path) {
+        Ok(file) => {
+            give_away(&file, path)?;
+            Ok(file)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            files::private().truncate(false).open(path)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives what root has just made to the owner of the directory that it is in. Only what is new: a
+/// file that was there may be a link to somebody else's.
+fn give_away(made: &File, path: &Path) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let owner = fs::metadata(parent.unwrap_or(Path::new(".")))?;
+    std::os::unix::fs::fchown(made, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// Nobody else may even see which applications there are.
@@ -133,7 +173,8 @@ pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), AuthError> {
             max: FILE_BYTES_MAX,
         });
     }
-    files::replace(path, content).map_err(AuthError::io("writing", path))
+    files::replace_with(path, content, |file| give_away(file, path))
+        .map_err(AuthError::io("writing", path))
 }
 
 #[cfg(test)]
@@ -181,6 +222,33 @@ mod tests {
             assert!(read(&path).unwrap().is_some());
         }
         assert!(read(temporary.path()).is_err());
+    }
+
+    #[test]
+    fn what_root_makes_belongs_to_the_owner_of_the_directory() {
+        if !rustix::process::geteuid().is_root() {
+            // Nobody else may give files away.
+            return;
+        }
+        let temporary = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(temporary.path(), Some(12_345), Some(12_346)).unwrap();
+        let directory = directory(&temporary.path().join("data"));
+        let _lock = Lock::take(&directory).unwrap();
+        let path = directory.join("file");
+        write(&path, b"one").unwrap();
+        write(&path, b"two").unwrap();
+        let parent = directory.parent().unwrap();
+        for made in [parent, &directory, &directory.join("lock"), &path] {
+            let owner = fs::metadata(made).unwrap();
+            let owner = (owner.uid(), owner.gid());
+            assert_eq!(owner, (12_345, 12_346), "{}", made.display());
+        }
+        // A link that was put there first leads nowhere.
+        let victim = tempfile::NamedTempFile::new().unwrap();
+        std::os::unix::fs::symlink(victim.path(), directory.join("file.new")).unwrap();
+        write(&path, b"three").unwrap();
+        let victim = fs::metadata(victim.path()).unwrap();
+        assert_eq!((victim.uid(), victim.len()), (0, 0));
     }
 
     #[test]

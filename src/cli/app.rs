@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::Failure;
 use super::admin::{print_json, print_text};
+use super::data_dir::DataDir;
 use super::human::table;
 use super::source::tell_server;
 use crate::auth::{AuthError, Credentials, Issuer, Listed, Subject};
@@ -27,7 +28,8 @@ const SECRET_KEY_FILE_MAX: u64 = 64 * 1024;
 pub(super) enum AppCommand {
     /// Give an application a secret for /oauth2/token, or an access key; they are printed once.
     Add(AddArgs),
-    /// Give an application another secret; tokens for the old one end at once.
+    /// Give an application another secret; tokens for the old one end at once, tokens of its access
+    /// keys stay good.
     Rotate {
         /// The application (appInstanceId).
         app: String,
@@ -36,6 +38,9 @@ pub(super) enum AppCommand {
     Remove {
         /// The application (appInstanceId).
         app: String,
+        /// Take this access key alone away; its tokens end, the application and its services stay.
+        #[arg(long, value_name = "AK")]
+        access_key: Option<String>,
     },
     /// List the applications that have credentials.
     List,
@@ -119,8 +124,12 @@ pub(super) fn run(command: &AppCommand, config: &Config, json: bool) -> Result<(
             )?;
             tell_server(config)
         }
-        AppCommand::Remove { app } => {
-            credentials.remove(&parse_app(app)?)?;
+        AppCommand::Remove { app, access_key } => {
+            let app = parse_app(app)?;
+            match access_key {
+                Some(access_key) => credentials.remove_access_key(&app, access_key)?,
+                None => credentials.remove(&app)?,
+            }
             tell_server(config)
         }
         AppCommand::List => list(&credentials.list()?, json),
@@ -139,6 +148,7 @@ fn add(
         (Some(access_key), Some(file)) => Some((access_key, read_secret_key(file)?)),
         _ => None,
     };
+    let data_dir = DataDir::new(config);
     let wants_access_key = given.is_some() || args.new_access_key;
     let secret = match credentials.add(&app, !args.no_secret, wall_now()) {
         Ok(secret) => secret,
@@ -146,6 +156,7 @@ fn add(
         Err(AuthError::Exists(_)) if wants_access_key => None,
         Err(error) => return Err(error.into()),
     };
+    data_dir.warn_if_new();
     let access_key = match &given {
         Some((access_key, secret_key)) => credentials
             .add_access_key(&app, access_key, secret_key)
@@ -238,7 +249,9 @@ pub(super) fn token(args: &TokenArgs, config: &Config, json: bool) -> Result<(),
     let ttl_s = args.ttl_s.and_then(|secs| u64::try_from(secs).ok());
     let ttl_s = ttl_s.unwrap_or(config.auth.token_ttl_s);
     let is_new = !Issuer::file(credentials.directory()).exists();
+    let data_dir = DataDir::new(config);
     let issuer = Issuer::open(credentials.directory())?;
+    data_dir.warn_if_new();
     let issued = issuer.issue_offline(&subject, ttl_s, wall_now())?;
     if json {
         print_json(&TokenJson {
@@ -316,6 +329,7 @@ mod tests {
                 "-",
             ],
             &["app", "rotate", "a", "--json"],
+            &["app", "remove", "a", "--access-key", "AK"],
             &["app", "list", "--data-dir", "x"],
             &["token", "--operator"],
             &["token", "--operator", "alice", "--ttl-s", "60"],

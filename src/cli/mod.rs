@@ -4,6 +4,7 @@ mod admin;
 mod agent;
 mod app;
 mod bench;
+mod data_dir;
 mod delivery;
 mod human;
 mod serve;

@@ -144,6 +144,42 @@ fn an_application_is_added_listed_rotated_and_removed() {
 }
 
 #[test]
+fn one_access_key_is_taken_away_and_the_rest_stays() {
+    let (_keep, dir) = data_dir();
+    let first = admin_json(&dir, &["app", "add", "one", "--new-access-key"]);
+    let access_key = first["accessKey"].as_str().unwrap();
+    let second = admin_json(&dir, &["app", "add", "one", "--new-access-key"]);
+    let remove = ["app", "remove", "one", "--access-key", access_key];
+    let said = admin(&dir, &remove);
+    assert_eq!(said, (Some(0), String::new(), String::new()));
+    let listed = admin_json(&dir, &["app", "list"]);
+    assert_eq!(listed[0]["secret"], true);
+    assert_eq!(listed[0]["accessKeys"], json!([second["accessKey"]]));
+    refused(&admin(&dir, &remove), 1, "has no access key");
+    let (_, help, _) = admin(&dir, &["app", "rotate", "--help"]);
+    assert!(help.contains("stay good"), "{help}");
+}
+
+#[test]
+fn a_data_directory_that_was_not_there_is_remarked_on() {
+    let (_keep, dir) = data_dir();
+    for (name, args) in [
+        ("one", &["app", "add", "one"][..]),
+        ("two", &["token", "--operator"]),
+    ] {
+        let dir = dir.join(name);
+        let (code, _, note) = admin(&dir, args);
+        assert_eq!(code, Some(0), "{note}");
+        assert!(
+            note.contains("was not there") && note.contains("--data-dir"),
+            "{note}"
+        );
+    }
+    let (_, _, note) = admin(&dir.join("two"), &["app", "add", "one"]);
+    assert!(!note.contains("was not there"), "{note}");
+}
+
+#[test]
 fn an_access_key_is_taken_over_and_the_secret_stays() {
     let (keep, dir) = data_dir();
     let file = keep.path().join("secret-key");
@@ -190,6 +226,7 @@ fn an_access_key_is_taken_over_and_the_secret_stays() {
 #[test]
 fn tokens_are_printed_alone() {
     let (_keep, dir) = data_dir();
+    fs::create_dir(&dir).unwrap();
     let (code, token, note) = admin(&dir, &["token", "--operator", "alice", "--ttl-s", "60"]);
     assert_eq!((code, note.as_str()), (Some(0), ""));
     assert_eq!(mode(&dir.join("auth/signing-key.pem")), 0o600);

@@ -142,6 +142,28 @@ fn what_was_removed_while_the_server_was_away_is_gone_when_it_is_back() {
 }
 
 #[test]
+fn who_is_added_again_while_the_server_was_away_starts_without_the_old_services() {
+    let (_keep, dir) = data_dir();
+    let server = Server::start(&dir, &JWT);
+    let old = secret(&dir, "add", "app-a");
+    let token = token_of(&ask(&server, &[], &form("app-a", &old)));
+    let header = bearer(&token);
+    let url = format!("{}/services", server.app("app-a"));
+    let body = service("cam", Some(3600)).to_string();
+    let made = send("POST", &url, &[("authorization", &header)], body.as_bytes());
+    assert_eq!(made.status, 201, "{made:?}");
+    server.stop();
+    admin(&dir, &["remove", "app-a"]);
+    let new = secret(&dir, "add", "app-a");
+    let server = Server::start(&dir, &JWT);
+    list(&server, &token, "app-a").problem(401);
+    let token = token_of(&ask(&server, &[], &form("app-a", &new)));
+    let known = list(&server, &token, "app-a");
+    assert_eq!((known.status, known.text()), (200, "[]".to_owned()));
+    server.stop();
+}
+
+#[test]
 fn refusals_are_those_of_oauth() {
     let (_keep, dir) = data_dir();
     let more = [
