@@ -185,7 +185,7 @@ impl Credentials {
         let _lock = Lock::take(&self.paths.directory)?;
         let mut keys = AccessKeys::load(&self.paths.access_keys)?;
         let own = keys.sealed.get(access_key);
-        if !own.is_some_and(|sealed| sealed.app == *app) {
+        if own.is_none_or(|sealed| sealed.app != *app) {
             return Err(AuthError::NoAccessKey {
                 app: app.clone(),
                 access_key: access_key.to_owned(),
