@@ -11,6 +11,7 @@ mod events;
 mod load;
 mod open;
 mod preflight;
+mod threads;
 
 use std::fs::File;
 use std::sync::Arc;

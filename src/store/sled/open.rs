@@ -108,6 +108,7 @@ pub(super) fn open(options: &OpenOptions<'_>) -> Result<SledStore, OpenError> {
     let finished = unpanicked(data_dir.path(), || {
         finish(&db, &data_dir, known, expected, options)
     });
+    super::threads::keep_together();
     match finished {
         Ok((trees, log, witness, store_file, census)) => Ok(SledStore {
             db,
