@@ -197,8 +197,16 @@ impl Config {
     /// Whether a server may be started so: an open registry must be wanted.
     ///
     /// # Errors
-    /// [`ConfigError::Conflict`], naming the address.
+    /// [`ConfigError::Conflict`], naming the address, or what would not be asked for.
     pub fn check_open(&self) -> Result<(), ConfigError> {
+        let has_client_ca = !self.server.tls_client_ca_file.as_os_str().is_empty();
+        if has_client_ca && self.auth.mode == AuthMode::None {
+            return Err(ConfigError::Conflict(
+                "`server.tls_client_ca_file` is set, but with auth.mode = \"none\" nobody needs a \
+                 certificate. Set auth.mode = \"jwt\": then a certificate is as good as a token"
+                    .to_owned(),
+            ));
+        }
         if self.auth.mode == AuthMode::Jwt || self.auth.i_know_this_is_open {
             return Ok(());
         }
@@ -211,7 +219,7 @@ impl Config {
             None => Ok(()),
             Some(open) => Err(ConfigError::Conflict(format!(
                 "listening on {open} without authentication would let everybody who reaches it beat, \
-                 change and remove every service. Set auth.mode = \"jwt\" (see README, \"Who may speak for whom\"), \
+                 change and remove every service. Set auth.mode = \"jwt\" (see README: Who may speak for whom), \
                  or listen on 127.0.0.1, or, if that is what you want, set \
                  auth.i_know_this_is_open = true"
             ))),

@@ -154,5 +154,8 @@ pub(super) async fn credentials(request: Request, api: Api) -> Result<Answer, Pr
         return Err(Problem::method("POST"));
     }
     api.gate.refresh(&api.registry).await?;
-    Ok(answer::no_content())
+    match api.gate.standing() {
+        standing if standing.is_empty() => Ok(answer::no_content()),
+        standing => Err(Problem::credentials_not_in_force(standing)),
+    }
 }

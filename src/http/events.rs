@@ -16,8 +16,9 @@ use warp::reply::Response as Answer;
 
 use super::Api;
 use super::answer::{self, Problem};
+use super::proof::Proof;
 use super::request::Request;
-use crate::domain::Selection;
+use crate::domain::{Caller, Selection};
 use crate::metrics::Metrics;
 use crate::registry::Page;
 use crate::wire::notification::ServiceAvailabilityNotification;
@@ -48,6 +49,8 @@ pub(super) async fn stream(request: Request, api: Api) -> Result<Answer, Problem
         Some(seen) => seen.saturating_add(1),
     };
     let watching = Watching {
+        proof: request.proof().clone(),
+        caller: request.caller().clone(),
         next,
         selection,
         head: api.registry.head(),
@@ -68,6 +71,9 @@ pub(super) async fn stream(request: Request, api: Api) -> Result<Answer, Problem
 /// One open stream.
 struct Watching {
     api: Api,
+    /// What proves that it is still open for its client.
+    proof: Proof,
+    caller: Caller,
     /// The first event that the client has not got.
     next: u64,
     selection: Selection<String>,
@@ -79,7 +85,8 @@ struct Watching {
 }
 
 impl Watching {
-    /// What is to be sent next; `None` at the end: the server stops, or its store failed.
+    /// What is to be sent next; `None` at the end: the server stops, its store failed, or the client
+    /// does not prove any more who it is.
     async fn part(&mut self) -> Option<Bytes> {
         if !std::mem::replace(&mut self.begun, true) {
             // Something at once: the client knows that it is connected, and where it stands. It
@@ -87,7 +94,7 @@ impl Watching {
             return Some(format!("retry: 1000\n{}\n", self.place()).into());
         }
         loop {
-            if *self.stop.borrow() {
+            if *self.stop.borrow() || self.api.judge_again(&self.proof, &self.caller).is_err() {
                 return None;
             }
             let head = *self.head.borrow_and_update();
@@ -112,6 +119,7 @@ impl Watching {
                 () = stopped => return None,
                 () = self.api.registry.failed() => return None,
                 () = tokio::time::sleep(self.api.sign_of_life.min(SIGN_OF_LIFE)) => {
+                    self.api.judge_again(&self.proof, &self.caller).ok()?;
                     return Some(format!(":\n{}\n", self.place()).into());
                 }
             }

@@ -1,14 +1,16 @@
 //! Who may come in: everybody, or whoever proves who he is.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use ipnet::IpNet;
+use tokio::sync::Mutex;
 
 use super::answer::Problem;
-use super::request::{Arrived, Request};
+use super::proof::{Arrived, Proof};
+use super::request::Request;
 use crate::auth::{Authority, Issued, Refused, sdk_hmac};
 use crate::config::{AuthMode, Config, ConfigError};
 use crate::domain::{AppInstanceId, Caller, Moment};
@@ -24,8 +26,8 @@ pub struct Gate {
     issues_tokens: bool,
     proxies: Vec<IpNet>,
     authority: Arc<Authority>,
-    /// Applications with credentials that the registry has been told of.
-    admitted: Mutex<HashSet<AppInstanceId>>,
+    /// Applications that are being removed.
+    removals: Mutex<HashMap<AppInstanceId, Removal>>,
 }
 
 impl Gate {
@@ -39,7 +41,7 @@ impl Gate {
             issues_tokens: config.auth.mode == AuthMode::Jwt && config.auth.token_endpoint,
             proxies: config.auth.proxies()?,
             authority: Arc::new(authority),
-            admitted: Mutex::default(),
+            removals: Mutex::default(),
         })
     }
 
@@ -60,15 +62,20 @@ impl Gate {
         now: impl FnOnce() -> Moment,
         metrics: &Metrics,
     ) -> Result<Request, Problem> {
-        let caller = self.caller(&arrived, now);
+        let caller = self.caller(arrived.proof(), now);
         if caller.is_err() {
             metrics.unauthenticated.inc();
         }
         Ok(arrived.of(caller?))
     }
 
-    fn caller(&self, arrived: &Arrived, now: impl FnOnce() -> Moment) -> Result<Caller, Problem> {
-        let peer = arrived.peer();
+    /// Who is calling, as things stand.
+    pub(super) fn caller(
+        &self,
+        proof: &Proof,
+        now: impl FnOnce() -> Moment,
+    ) -> Result<Caller, Problem> {
+        let peer = &proof.peer;
         if peer.is_private {
             return Ok(Caller::Operator);
         }
@@ -77,17 +84,18 @@ impl Gate {
             AuthMode::Jwt => {}
         }
         if peer.address.is_some_and(|address| self.vouches(address))
-            && let Some(app) = arrived.named_application()?
+            && let Some(app) = proof.named_application()?
         {
             return Ok(Caller::application(app));
         }
-        match (arrived.bearer()?, &peer.certified) {
+        match (proof.bearer()?, &peer.certified) {
             (Some(_), _) if peer.is_exposed => Err(Problem::in_the_clear()),
             (Some(token), _) => {
                 let verified = self.authority.verify(token, now());
                 verified.map_err(|invalid| Problem::invalid_token(&invalid.to_string()))
             }
-            (None, Some(certified)) => Ok(certified.clone()),
+            (None, Some(certified)) if certified.stands(now()) => Ok(certified.caller.clone()),
+            (None, Some(_)) => Err(Problem::certificate_over()),
             (None, None) => Err(Problem::no_token()),
         }
     }
@@ -130,45 +138,89 @@ impl Gate {
     }
 
     /// Takes over what has changed on the disk: keys, credentials, and with them the applications
-    /// that the operator has added or removed.
+    /// that the operator has added or removed. One at a time.
     ///
     /// # Errors
     /// When the registry is not able now; the next call goes on.
     pub async fn refresh(&self, registry: &Registry) -> Result<(), registry::Error> {
+        let mut removals = self.removals.lock().await;
         let authority = self.authority.clone();
         let refreshed = tokio::task::spawn_blocking(move || authority.refresh()).await;
         for error in refreshed.unwrap_or_default() {
             log::error!("{error}. What was read before stays in force");
         }
-        for app in self.authority.removed() {
-            match registry.remove_app(app.clone()).await {
-                Ok(()) => log::info!("application {app} was removed by the operator"),
-                Err(registry::Error::UnknownApp(_)) => {}
-                Err(error) => return Err(error),
-            }
-            self.admitted().remove(&app);
-            let authority = self.authority.clone();
-            let forgotten = tokio::task::spawn_blocking(move || authority.forget_removed(&app));
-            if let Ok(Err(error)) = forgotten.await {
-                log::error!("{error}");
+        let removed = self.authority.removed();
+        removals.retain(|app, _| removed.contains(app));
+        for app in removed {
+            match removals.get(&app) {
+                None => {
+                    match registry.remove_app(app.clone()).await {
+                        Ok(()) => log::info!("application {app} was removed by the operator"),
+                        Err(registry::Error::UnknownApp(_)) => {}
+                        Err(error) => return Err(error),
+                    }
+                    removals.insert(app, Removal::Done);
+                }
+                Some(Removal::Done) => {
+                    // A request that had been let in before may have brought it back.
+                    let is_back = !self.authority.applications().contains(&app);
+                    if is_back && registry.remove_app(app.clone()).await.is_ok() {
+                        log::info!("application {app} was removed once more");
+                    }
+                    self.forget(app, &mut removals).await;
+                }
+                Some(Removal::Stuck) => {}
             }
         }
+        self.admit_applications(registry).await
+    }
+
+    /// Takes a removed application off the list.
+    async fn forget(&self, app: AppInstanceId, removals: &mut HashMap<AppInstanceId, Removal>) {
+        let authority = self.authority.clone();
+        let forgotten = {
+            let app = app.clone();
+            tokio::task::spawn_blocking(move || authority.forget_removed(&app)).await
+        };
+        match forgotten {
+            Ok(Ok(())) => drop(removals.remove(&app)),
+            Ok(Err(error)) => {
+                log::error!(
+                    "{error}. Application {app} is gone, and stays on the list of removals"
+                );
+                removals.insert(app, Removal::Stuck);
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Applications with credentials are known, whatever became of them.
+    async fn admit_applications(&self, registry: &Registry) -> Result<(), registry::Error> {
         let new: Vec<_> = {
-            let admitted = self.admitted();
+            let view = registry.view();
             let apps = self.authority.applications().into_iter();
-            apps.filter(|app| !admitted.contains(app)).collect()
+            apps.filter(|app| view.app(app).is_none()).collect()
         };
         for apps in new.chunks(ADMITTED_AT_ONCE) {
             let admitting = apps.iter().map(|app| registry.admit(app.clone()));
-            for (app, done) in apps.iter().zip(join_all(admitting).await) {
+            for done in join_all(admitting).await {
                 done?;
-                self.admitted().insert(app.clone());
             }
         }
         Ok(())
     }
 
-    fn admitted(&self) -> std::sync::MutexGuard<'_, HashSet<AppInstanceId>> {
-        self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What has changed on the disk and cannot be taken over.
+    pub(super) fn standing(&self) -> Vec<String> {
+        self.authority.standing()
     }
+}
+
+/// How far the removal of an application has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Removal {
+    /// Its services are gone; looked at once more, and forgotten.
+    Done,
+    /// They are gone, but the list cannot be written.
+    Stuck,
 }

@@ -4,7 +4,6 @@
 //! ourselves and hand each connection to hyper with warp's filter as its service; see
 //! `connection` for the watchdog beside it.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
@@ -13,21 +12,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::service::Service;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use warp::filters::BoxedFilter;
-use warp::http::Request;
 use warp::reply::Response as Answer;
 
 use super::answer::Problem;
 use super::connection;
-use super::patient::Patient;
 use super::peer::Peer;
 use crate::metrics::Metrics;
 use crate::tls::ServerTls;
@@ -177,10 +174,31 @@ impl Server {
                 continue;
             };
             let open = Open::new(self.metrics.clone(), slot);
-            let (limits, watcher) = (self.limits, graceful.watcher());
+            let (limits, metrics) = (self.limits, self.metrics.clone());
+            let (watcher, stop) = (graceful.watcher(), stop.clone());
             let (service, door) = (service.clone(), door.clone());
             connections.spawn(async move {
-                converse(stream, from, door, service, limits, open, watcher).await
+                let _open = open;
+                let peer = match door {
+                    Door::Private => Peer::private(),
+                    Door::Plain { exposed } => Peer::plain(from, exposed),
+                    Door::Tls(tls) => {
+                        match shake_hands(stream, from, &tls, limits.header_timeout, stop).await {
+                            Ok((stream, peer)) => {
+                                let peer = Arc::new(peer);
+                                connection::serve(stream, peer, service, limits, metrics, watcher)
+                                    .await;
+                            }
+                            Err(why) => {
+                                metrics.tls_handshakes_failed.inc();
+                                log::debug!("a TLS handshake failed: {why}");
+                            }
+                        }
+                        return;
+                    }
+                };
+                let peer = Arc::new(peer);
+                connection::serve(stream, peer, service, limits, metrics, watcher).await;
             });
         }
         drop(listener);
@@ -214,46 +232,29 @@ impl Server {
     }
 }
 
-/// One connection to its end.
-async fn converse<S, H>(
+/// A TLS connection whose handshake is done, and who is at its other end; nothing if it comes to
+/// nothing.
+async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     from: Option<IpAddr>,
-    door: Door,
-    service: H,
-    limits: Limits,
-    open: Open,
-    watcher: Watcher,
-) where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    H: Service<Request<Patient>, Response = Answer, Error = Infallible>,
-    H::Future: Send + 'static,
-{
-    let metrics = open.metrics.clone();
-    match door {
-        Door::Private => {
-            let peer = Arc::new(Peer::private());
-            connection::serve(stream, peer, service, limits, metrics, watcher).await;
-        }
-        Door::Plain { exposed } => {
-            let peer = Arc::new(Peer::plain(from, exposed));
-            connection::serve(stream, peer, service, limits, metrics, watcher).await;
-        }
-        Door::Tls(tls) => {
-            let handshake = TlsAcceptor::from(tls.config()).accept(stream);
-            let failed = match tokio::time::timeout(limits.header_timeout, handshake).await {
-                Ok(Ok(stream)) => {
-                    let chain = stream.get_ref().1.peer_certificates();
-                    let peer = Arc::new(Peer::tls(from, chain.and_then(<[_]>::first)));
-                    connection::serve(stream, peer, service, limits, metrics, watcher).await;
-                    return;
-                }
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "it was not complete in time".to_owned(),
-            };
-            metrics.tls_handshakes_failed.inc();
-            log::debug!("a TLS handshake failed: {failed}");
-        }
-    }
+    tls: &Arc<ServerTls>,
+    limit: Duration,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(TlsStream<S>, Peer), String> {
+    // Before the handshake: what changes meanwhile makes it void.
+    let authorities = tls.authorities();
+    let handshake = TlsAcceptor::from(tls.config()).accept(stream);
+    let done = tokio::select! {
+        done = tokio::time::timeout(limit, handshake) => done,
+        // It has asked for nothing yet, and must not hold up the end.
+        _ = stop.wait_for(|stop| *stop) => return Err("the server stops".to_owned()),
+    };
+    let stream = done
+        .map_err(|_| "it was not complete in time".to_owned())?
+        .map_err(|error| error.to_string())?;
+    let chain = stream.get_ref().1.peer_certificates();
+    let peer = Peer::tls(from, chain.and_then(<[_]>::first), tls, authorities);
+    Ok((stream, peer))
 }
 
 /// An open connection: counted, and in its slot, until dropped.

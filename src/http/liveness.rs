@@ -61,7 +61,7 @@ async fn beat(
         && api.settings().patch_response == PatchResponse::Representation;
     let preference = request.prefers_representation();
     let if_match = request.if_match()?;
-    let body = request.body(api.body_limits).await?;
+    let body = api.body(request).await?;
     let update = liveness::parse_update(&body)?;
     let condition = if_match.map_or(Precondition::NONE, |if_match| {
         Precondition::when(move |entry| {
@@ -94,7 +94,7 @@ pub(super) async fn batch(app: Segment, request: Request, api: Api) -> Result<An
         return Err(registry::Error::UnknownApp(app).into());
     }
     request.no_query()?;
-    let body = request.body(api.body_limits).await?;
+    let body = api.body(request).await?;
     let update = liveness::parse_batch(&body)?;
     let ours = update.ids.as_ref().map(|ids| {
         let ours = ids.iter().filter_map(|id| match id {

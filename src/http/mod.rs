@@ -15,6 +15,7 @@ mod openapi;
 mod ops;
 mod patient;
 mod peer;
+mod proof;
 mod registrations;
 mod request;
 mod services;
@@ -36,9 +37,11 @@ pub use self::admin::known;
 use self::answer::Problem;
 pub use self::gate::Gate;
 pub use self::openapi::document;
+use self::proof::{Arrived, Proof};
 pub use self::request::BodyLimits;
-use self::request::{Arrived, Request, Segment, request};
+use self::request::{Request, Segment, request};
 use crate::config::PatchResponse;
+use crate::domain::Caller;
 use crate::domain::service::Transport;
 use crate::metrics::Metrics;
 use crate::notify::Guard;
@@ -117,6 +120,24 @@ impl Api {
     fn identify(&self, arrived: Arrived) -> Result<Request, Problem> {
         let now = || self.registry.now();
         self.gate.identify(arrived, now, &self.metrics)
+    }
+
+    /// Whether a request still proves that it is made by this caller.
+    fn judge_again(&self, proof: &Proof, caller: &Caller) -> Result<(), Problem> {
+        let now = || self.registry.now();
+        if self.gate.caller(proof, now)? == *caller {
+            return Ok(());
+        }
+        Err(Problem::no_token())
+    }
+
+    /// The whole body. Who takes his time with it has to be still who he was.
+    async fn body(&self, request: Request) -> Result<Bytes, Problem> {
+        let (body, late) = request.body(self.body_limits).await?;
+        if let Some((proof, caller)) = late {
+            self.judge_again(&proof, &caller)?;
+        }
+        Ok(body)
     }
 
     /// A filter that hands a clone to each handler.
@@ -342,7 +363,7 @@ pub fn baseline_routes(limits: BodyLimits) -> BoxedFilter<(Answer,)> {
         .and(request())
         .then(move |_: Segment, _: Segment, path, arrived: Arrived| {
             let parsed = async move {
-                let body = arrived.open().body(limits).await?;
+                let (body, _) = arrived.open().body(limits).await?;
                 crate::wire::liveness::parse_update(&body)?;
                 Ok(answer::no_content())
             };

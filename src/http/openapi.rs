@@ -91,7 +91,12 @@ fn with(extent: Extent) -> Value {
             "x-method-not-allowed": reference("MethodNotAllowed")
         });
         add(&mut document, "/mep/token", item);
-        document["servers"] = json!([{"url": "/"}, {"url": "/mep"}]);
+        let info = document["info"]["description"].as_str().unwrap_or_default();
+        document["info"]["description"] = format!(
+            "{info} For EdgeGallery's clients every path with a version in it, and every path of a \
+             liveness resource, stands below /mep too."
+        )
+        .into();
         let paths = document["paths"].as_object_mut();
         for (path, item) in paths.into_iter().flatten() {
             if path.ends_with("/{serviceId}/liveness") {
@@ -100,6 +105,13 @@ fn with(extent: Extent) -> Value {
                 let name = put["operationId"].as_str().unwrap_or_default();
                 put["operationId"] = format!("{name}ByPut").into();
                 item["put"] = put;
+            }
+            if path.ends_with("/services") {
+                for method in ["get", "head"] {
+                    if let Some(parameters) = item[method]["parameters"].as_array_mut() {
+                        parameters.extend(their_parameters());
+                    }
+                }
             }
         }
     }
@@ -112,6 +124,10 @@ fn ask(document: &mut Value) {
         "token": {
             "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
             "description": "Source: GS MEC 011 V2.2.1, 8.2.2; RFC 6750."
+        },
+        "certificate": {
+            "type": "mutualTLS",
+            "description": "Where client certificates are asked for: it names the application."
         }
     });
     let challenge = json!({"description": "How to prove it.", "schema": {"type": "string"}});
@@ -123,7 +139,9 @@ fn ask(document: &mut Value) {
         }}
     });
     document["components"]["responses"]["Forbidden"]["description"] =
-        "The caller is not the application of the path, and may not act for it.".into();
+        "The caller is not the application of the path, and may not act for it; or a token came \
+         without TLS to an address that others reach."
+            .into();
     let paths = document["paths"].as_object_mut();
     for item in paths.into_iter().flatten().map(|(_, item)| item) {
         for method in ["get", "head", "post", "put", "patch", "delete"] {
@@ -131,10 +149,25 @@ fn ask(document: &mut Value) {
                 && operation["tags"][0] != "operation"
             {
                 operation["responses"]["401"] = reference("Unauthorized");
-                operation["security"] = json!([{"token": []}]);
+                operation["responses"]["403"] = reference("Forbidden");
+                operation["security"] = json!([{"token": []}, {"certificate": []}]);
             }
         }
     }
+}
+
+/// EdgeGallery's names of query parameters.
+fn their_parameters() -> [Value; 2] {
+    let parameter = |name: &str, description: &str| {
+        json!({
+            "name": name, "in": "query", "schema": {"type": "string"},
+            "description": description, "x-extension": "EdgeGallery's."
+        })
+    };
+    [
+        parameter("instance_id", "The same as ser_instance_id."),
+        parameter("version", "The services of this version."),
+    ]
 }
 
 fn token_responses() -> Value {

@@ -7,7 +7,8 @@ use warp::reply::Response as Answer;
 
 use super::Api;
 use super::answer::{self, Problem};
-use super::request::{Request, Segment, must_act_for};
+use super::proof::must_act_for;
+use super::request::{Request, Segment};
 use crate::domain::AppInstanceId;
 use crate::registry;
 use crate::wire::app_info::{self, AppInfoBody};
@@ -20,7 +21,7 @@ pub(super) async fn collection(request: Request, api: Api) -> Result<Answer, Pro
     request.no_query()?;
     let claimed = request.claimed_application()?;
     let caller = request.caller().clone();
-    let body = request.body(api.body_limits).await?;
+    let body = api.body(request).await?;
     let (named, info) = app_info::parse(&body)?;
     let app = match (claimed, named) {
         (Some(claimed), Some(named)) if claimed != named => {
@@ -64,7 +65,7 @@ pub(super) async fn item(app: Segment, request: Request, api: Api) -> Result<Ans
                 return Err(problem);
             }
             request.no_query()?;
-            let body = request.body(api.body_limits).await?;
+            let body = api.body(request).await?;
             let (named, info) = app_info::parse(&body)?;
             if let Some(named) = named.filter(|named| *named != app) {
                 return Err(Problem::malformed(format!(

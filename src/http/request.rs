@@ -16,6 +16,7 @@ use warp::http::{HeaderMap, Method, header};
 
 use super::answer::{self, Problem};
 use super::peer::Peer;
+use super::proof::{Arrived, Proof, must_act_for};
 use crate::domain::{AppInstanceId, Caller, ServiceId, SubscriptionId};
 use crate::wire::query::decode;
 
@@ -25,50 +26,9 @@ type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>
 pub(super) struct Request {
     pub(super) method: Method,
     query: String,
-    headers: HeaderMap,
     body: BodyStream,
-    peer: Arc<Peer>,
+    proof: Proof,
     caller: Caller,
-}
-
-/// A request of which nobody knows yet who makes it. Handlers do not get it so.
-pub(super) struct Arrived(Request);
-
-impl Arrived {
-    /// It does not matter who makes it.
-    pub(super) fn open(self) -> Request {
-        self.0
-    }
-
-    /// Now it is known.
-    pub(super) fn of(self, caller: Caller) -> Request {
-        Request { caller, ..self.0 }
-    }
-
-    pub(super) fn peer(&self) -> &Peer {
-        &self.0.peer
-    }
-
-    /// The bearer token. Source: RFC 6750, 2.1.
-    pub(super) fn bearer(&self) -> Result<Option<&str>, Problem> {
-        self.0.credentials("bearer")
-    }
-
-    /// The application that `X-AppInstanceID` names.
-    pub(super) fn named_application(&self) -> Result<Option<AppInstanceId>, Problem> {
-        self.0.named_application()
-    }
-}
-
-/// Refuses a caller who is not this application, and may not act for it.
-pub(super) fn must_act_for(caller: &Caller, app: &AppInstanceId) -> Result<(), Problem> {
-    if caller.may_act_for(app) {
-        return Ok(());
-    }
-    Err(Problem::not_yours(format!(
-        "the caller has not proved to be application instance {:?}",
-        app.as_str()
-    )))
 }
 
 /// `If-Match`.
@@ -108,12 +68,12 @@ pub(super) fn request() -> impl Filter<Extract = (Arrived,), Error = warp::Rejec
         .and(warp::body::stream())
         .and(warp::ext::optional::<Arc<Peer>>())
         .map(|method, query, headers: HeaderMap, body, peer: Option<_>| {
-            Arrived(Request {
+            let peer = peer.unwrap_or_else(|| Arc::new(Peer::plain(None, true)));
+            Arrived::new(Request {
                 method,
                 query,
-                headers,
                 body: Box::pin(whole_parts(body)),
-                peer: peer.unwrap_or_else(|| Arc::new(Peer::plain(None, true))),
+                proof: Proof { peer, headers },
                 caller: Caller::Anyone,
             })
         })
@@ -174,21 +134,12 @@ impl Request {
 
     /// A header that may be there once, as text.
     pub(super) fn header(&self, name: &str) -> Result<Option<&str>, Problem> {
-        let mut values = self.headers.get_all(name).iter();
-        match (values.next(), values.next()) {
-            (None, _) => Ok(None),
-            (Some(value), None) => value.to_str().map(Some).map_err(|_| {
-                Problem::malformed(format!("the {name} header is not printable ASCII"))
-            }),
-            (Some(_), Some(_)) => Err(Problem::malformed(format!(
-                "the {name} header is there more than once"
-            ))),
-        }
+        self.proof.header(name)
     }
 
-    /// Who is at the other end of the connection.
-    pub(super) fn peer(&self) -> &Peer {
-        &self.peer
+    /// What it has to show for who makes it.
+    pub(super) fn proof(&self) -> &Proof {
+        &self.proof
     }
 
     /// Who makes it.
@@ -196,33 +147,19 @@ impl Request {
         &self.caller
     }
 
-    /// What `Authorization` has of this scheme (in lower case); other schemes say nothing to us.
-    pub(super) fn credentials(&self, scheme: &str) -> Result<Option<&str>, Problem> {
-        let mut values = self.headers.get_all(header::AUTHORIZATION).iter();
-        let Some(value) = values.next() else {
-            return Ok(None);
-        };
-        if values.next().is_some() {
-            return Err(Problem::malformed(
-                "the Authorization header is there more than once",
-            ));
-        }
-        // What is not ASCII is no credential of any scheme.
-        let text = value.to_str().unwrap_or_default().trim();
-        let (name, credentials) = text.split_once(' ').unwrap_or((text, ""));
-        Ok(name
-            .eq_ignore_ascii_case(scheme)
-            .then(|| credentials.trim()))
+    /// Now that is known.
+    pub(super) fn made_by(self, caller: Caller) -> Self {
+        Self { caller, ..self }
     }
 
     /// What the client thinks the resource is. Source: RFC 9110, 13.1.1.
     pub(super) fn if_match(&self) -> Result<Option<IfMatch>, Problem> {
-        if !self.headers.contains_key(header::IF_MATCH) {
+        if !self.proof.headers.contains_key(header::IF_MATCH) {
             return Ok(None);
         }
         let mut tags = Vec::new();
         let mut any = false;
-        for value in self.headers.get_all(header::IF_MATCH) {
+        for value in self.proof.headers.get_all(header::IF_MATCH) {
             let malformed = || {
                 Problem::malformed(format!(
                     "If-Match {value:?} is neither * nor a list of entity tags like \"0123\""
@@ -265,6 +202,7 @@ impl Request {
     /// What the client prefers to get back (RFC 7240): `Some(true)` for the representation.
     pub(super) fn prefers_representation(&self) -> Option<bool> {
         let preferences = self
+            .proof
             .headers
             .get_all("prefer")
             .iter()
@@ -294,7 +232,7 @@ impl Request {
         if self.caller != Caller::Anyone {
             return Ok(app);
         }
-        let claims = self.headers.get_all("x-appinstanceid");
+        let claims = self.proof.headers.get_all("x-appinstanceid");
         match claims
             .iter()
             .find(|claim| claim.as_bytes() != app.as_str().as_bytes())
@@ -310,23 +248,19 @@ impl Request {
     /// The application that the caller is, where no path says it.
     pub(super) fn claimed_application(&self) -> Result<Option<AppInstanceId>, Problem> {
         match &self.caller {
-            Caller::Anyone => self.named_application(),
+            Caller::Anyone => self.proof.named_application(),
             Caller::Operator => Ok(None),
             known @ Caller::Applications(_) => Ok(known.sole_application().cloned()),
         }
     }
 
-    /// The application that `X-AppInstanceID` names.
-    fn named_application(&self) -> Result<Option<AppInstanceId>, Problem> {
-        let claimed = self.header("x-appinstanceid")?.map(AppInstanceId::parse);
-        claimed
-            .transpose()
-            .map_err(|error| Problem::malformed(format!("the X-AppInstanceID header: {error}")))
-    }
-
-    /// The whole body, bounded in size and time.
-    pub(super) async fn body(self, limits: BodyLimits) -> Result<Bytes, Problem> {
-        let declared = self.headers.get(header::CONTENT_LENGTH);
+    /// The whole body, bounded in size and time; and if it had to be waited for, what there is to
+    /// judge again.
+    pub(super) async fn body(
+        self,
+        limits: BodyLimits,
+    ) -> Result<(Bytes, Option<(Proof, Caller)>), Problem> {
+        let declared = self.proof.headers.get(header::CONTENT_LENGTH);
         let declared = declared.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
         if declared.is_some_and(|bytes| bytes > limits.bytes) {
             return Err(Problem::too_large(limits.bytes));
@@ -336,11 +270,13 @@ impl Request {
         let first =
             futures_util::future::poll_fn(|context| Poll::Ready(collected.as_mut().poll(context)));
         match first.await {
-            Poll::Ready(body) => body,
+            Poll::Ready(body) => Ok((body?, None)),
             Poll::Pending => {
-                tokio::time::timeout(Duration::from_millis(limits.timeout_ms), collected)
+                let limit = Duration::from_millis(limits.timeout_ms);
+                let body = tokio::time::timeout(limit, collected)
                     .await
-                    .unwrap_or_else(|_| Err(Problem::too_slow(limits.timeout_ms)))
+                    .map_err(|_| Problem::too_slow(limits.timeout_ms))?;
+                Ok((body?, Some((self.proof, self.caller))))
             }
         }
     }

@@ -64,7 +64,7 @@ pub(super) async fn collection(
                 return Err(registry::Error::UnknownApp(app).into());
             }
             request.no_query()?;
-            let body = request.body(api.body_limits).await?;
+            let body = api.body(request).await?;
             let (service, state) = service::parse(&body, &api.transports, api.dialect)?;
             let state = match state {
                 ServiceState::Active => ProducerState::Active,
@@ -121,7 +121,7 @@ pub(super) async fn item(
             let key = find(&app, &service, &request, &api)?.key;
             request.no_query()?;
             let if_match = request.if_match()?;
-            let body = request.body(api.body_limits).await?;
+            let body = api.body(request).await?;
             let (service, state) = service::parse(&body, &api.transports, api.dialect)?;
             let condition = api.condition(if_match);
             let entry = api.registry.replace(key, service, state, condition).await?;

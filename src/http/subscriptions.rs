@@ -38,7 +38,7 @@ pub(super) async fn collection(
                 return Err(registry::Error::UnknownApp(app).into());
             }
             request.no_query()?;
-            let body = request.body(api.body_limits).await?;
+            let body = api.body(request).await?;
             let (callback, filter) = subscription::parse(&body)?;
             // Names are looked up, and looked at, at every connection; addresses can be now.
             api.guard.check_host(&callback).map_err(|forbidden| {

@@ -18,16 +18,16 @@ pub(super) async fn oauth2(request: Request, api: Api) -> Result<Answer, Problem
         return Err(Problem::method("POST"));
     }
     request.no_query()?;
-    if request.peer().is_exposed {
+    if request.proof().peer.is_exposed {
         return Err(Problem::in_the_clear());
     }
-    let from = request.peer().address;
-    let basic = match request.credentials("basic")?.map(basic) {
+    let from = request.proof().peer.address;
+    let basic = match request.proof().credentials("basic")?.map(basic) {
         None => None,
         Some(Some(pair)) => Some(pair),
         Some(None) => return Ok(answer::oauth_error(OAuthError::InvalidClient, UNREADABLE)),
     };
-    let body = Zeroizing::new(request.body(api.body_limits).await?.to_vec());
+    let body = Zeroizing::new(request.body(api.body_limits).await?.0.to_vec());
     let form = match Form::parse(&body) {
         Ok(form) => form,
         Err((error, why)) => return Ok(answer::oauth_error(error, why)),
@@ -123,7 +123,7 @@ pub(super) async fn edgegallery(request: Request, api: Api) -> Result<Answer, Pr
     if request.method != Method::POST {
         return Err(Problem::method("POST"));
     }
-    if request.peer().is_exposed {
+    if request.proof().peer.is_exposed {
         return Err(Problem::in_the_clear());
     }
     let malformed = |error: sdk_hmac::Malformed| Problem::malformed(error.to_string());
@@ -138,8 +138,8 @@ pub(super) async fn edgegallery(request: Request, api: Api) -> Result<Answer, Pr
         })?;
         headers.push((name.clone(), value.to_owned()));
     }
-    let (from, query) = (request.peer().address, request.query().to_owned());
-    let body = request.body(api.body_limits).await?;
+    let (from, query) = (request.proof().peer.address, request.query().to_owned());
+    let (body, _) = request.body(api.body_limits).await?;
     let headers: Vec<_> = headers
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))

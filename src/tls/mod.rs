@@ -14,7 +14,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 pub use self::client::client_config;
-pub use self::names::names;
+pub use self::names::{names, not_after_s};
 pub use self::server::{ServerFiles, ServerTls};
 
 /// A file of the operator's, and the key of the configuration that names it.

@@ -37,7 +37,8 @@ pub fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
 }
 
 /// The end of a certificate's time, in seconds since the epoch.
-pub(super) fn not_after_s(certificate: &CertificateDer<'_>) -> Option<i64> {
+#[must_use]
+pub fn not_after_s(certificate: &CertificateDer<'_>) -> Option<i64> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     Some(certificate.validity().not_after.timestamp())
 }

@@ -2,11 +2,13 @@
 //! from then on sees the new ones, who is connected stays.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rustls::RootCertStore;
 use rustls::ServerConfig;
 use rustls::crypto::ring::Ticketer;
+use rustls::pki_types::CertificateDer;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 
 use super::names::not_after_s;
@@ -67,11 +69,15 @@ pub struct ServerTls {
     current: RwLock<Current>,
     /// What was read last, and whether it was good.
     seen: Mutex<(Versions, bool)>,
+    /// How many times the authorities of client certificates have changed.
+    authorities: AtomicU64,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Current {
     config: Arc<ServerConfig>,
+    /// The certificates of the authorities of clients.
+    authorities: Vec<CertificateDer<'static>>,
     not_after_s: Option<i64>,
 }
 
@@ -88,6 +94,7 @@ impl ServerTls {
             files,
             current: RwLock::new(current),
             seen: Mutex::new((versions, true)),
+            authorities: AtomicU64::new(0),
         })
     }
 
@@ -96,6 +103,13 @@ impl ServerTls {
     pub fn config(&self) -> Arc<ServerConfig> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         current.config.clone()
+    }
+
+    /// Another number whenever the authorities of client certificates have changed: what was
+    /// verified before counts no more.
+    #[must_use]
+    pub fn authorities(&self) -> u64 {
+        self.authorities.load(Ordering::SeqCst)
     }
 
     /// When the certificate's time ends, in seconds since the epoch.
@@ -120,8 +134,12 @@ impl ServerTls {
         let read = Current::read(&self.files);
         *seen = (versions, read.is_ok());
         match read {
-            Ok(current) => {
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
+            Ok(new) => {
+                let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+                if new.authorities != current.authorities {
+                    self.authorities.fetch_add(1, Ordering::SeqCst);
+                }
+                *current = new;
                 Ok(true)
             }
             Err(_) if versions == last => Ok(false),
@@ -134,11 +152,13 @@ impl Current {
     fn read(files: &ServerFiles) -> Result<Self, TlsError> {
         let builder = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?;
+        let mut authorities = Vec::new();
         let builder = match files.client_authorities() {
             None => builder.with_no_client_auth(),
             Some(file) => {
                 let mut roots = RootCertStore::empty();
                 add_authorities(&mut roots, file)?;
+                authorities = certificates(file)?;
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
                         .allow_unauthenticated()
@@ -174,6 +194,7 @@ impl Current {
         }
         Ok(Self {
             config: Arc::new(config),
+            authorities,
             not_after_s,
         })
     }

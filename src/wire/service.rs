@@ -75,14 +75,15 @@ pub fn parse(
         .unwrap_or(Locality::MecHost);
     let consumed_local_only = members.optional_bool("consumedLocalOnly")?.unwrap_or(true);
     let expected = "a whole number of seconds, 0 or more,";
-    let liveness_offer =
-        members
-            .optional_whole("livenessInterval", expected)?
-            .map(|secs| match secs {
-                0 => LivenessOffer::PlatformChooses,
-                // Clamped by the policy in any case.
-                secs => LivenessOffer::Seconds(u32::try_from(secs).unwrap_or(u32::MAX)),
-            });
+    let liveness_offer = members
+        .optional_whole("livenessInterval", expected)?
+        // For EdgeGallery's clients 0 means none at all.
+        .filter(|secs| *secs > 0 || !dialect.is_edgegallery())
+        .map(|secs| match secs {
+            0 => LivenessOffer::PlatformChooses,
+            // Clamped by the policy in any case.
+            secs => LivenessOffer::Seconds(u32::try_from(secs).unwrap_or(u32::MAX)),
+        });
     let service = Service {
         name,
         category,

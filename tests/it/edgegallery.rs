@@ -234,6 +234,19 @@ fn their_names_of_query_parameters_are_understood() {
 }
 
 #[test]
+fn an_interval_of_zero_is_no_heartbeat_to_them() {
+    let (_keep, dir) = data_dir();
+    let server = server(&dir, &[]);
+    let info = server.register("app", &service("cam", Some(0)));
+    assert!(info["livenessInterval"].is_null(), "{info}");
+    let both = (
+        &info["_links"]["liveness"],
+        &info["_links"]["self"]["liveness"],
+    );
+    assert_eq!(both, (&Value::Null, &Value::Null), "{info}");
+}
+
+#[test]
 fn without_the_mode_none_of_it_is_there() {
     let (_keep, dir) = data_dir();
     let server = Server::start(&dir, &[]);

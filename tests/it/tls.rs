@@ -309,6 +309,75 @@ fn a_client_certificate_names_the_applications_that_it_may_act_for() {
 }
 
 #[test]
+fn an_open_connection_proves_no_more_than_its_certificate_does() {
+    let (keep, dir) = data_dir();
+    let pki = Pki::new(keep.path());
+    let server = start(&dir, &pki.mutual(), &JWT);
+    let brief = pki.client_until("brief", 3);
+    let pair = pki.client("cam", Vec::new());
+    let connect = |pair| {
+        let client = TlsClient {
+            identity: Some(pair),
+            ..pki.trusting()
+        };
+        client.connect(&server).unwrap()
+    };
+    let (mut ending, mut lasting) = (connect(&brief), connect(&pair));
+    let get = |connection: &mut Connection, app: &str| {
+        let answer = connection.send("GET", &services_of(app), "", "");
+        answer.unwrap().status
+    };
+    wait_until("its time is over", || get(&mut ending, "brief") == 401);
+    assert_eq!(register(&mut lasting, "cam").unwrap().status, 201);
+    // Its authority is not trusted any more.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other = Pki::new(elsewhere.path());
+    let fresh = pki.path("fresh.pem");
+    fs::copy(other.path("ca.pem"), &fresh).unwrap();
+    fs::copy(pki.path("ca.pem"), pki.path("old.pem")).unwrap();
+    fs::rename(fresh, pki.path("ca.pem")).unwrap();
+    wait_until("it is let in no more", || get(&mut lasting, "cam") == 401);
+}
+
+#[test]
+fn half_a_handshake_does_not_hold_up_the_stop() {
+    let (keep, dir) = data_dir();
+    let pki = Pki::new(keep.path());
+    let patient = ["--set", "server.header_timeout_ms=600000"];
+    let server = start(&dir, &pki.settings(), &patient);
+    let address = server.url.strip_prefix("https://").unwrap();
+    let held = TcpStream::connect(address).unwrap();
+    let mut connection = pki.trusting().connect(&server).unwrap();
+    wait_until("it is there", || {
+        let metrics = connection.send("GET", "/metrics", "", "").unwrap();
+        metrics.text().contains("mepulse_connections 2\n")
+    });
+    server.signal("TERM");
+    wait_until("it stops", || {
+        server.log().contains("stopped in good order")
+    });
+    let log = server.log();
+    assert!(!log.contains("did not finish in time"), "{log}");
+    drop(held);
+    server.ends_well();
+}
+
+#[test]
+fn certificates_that_nobody_would_ask_for_are_a_mistake() {
+    let (keep, dir) = data_dir();
+    let pki = Pki::new(keep.path());
+    let output = mepulse()
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(&dir)
+        .args(pki.mutual())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("auth.mode"), "{said}");
+}
+
+#[test]
 fn client_certificates_of_others_or_out_of_time_are_refused() {
     let (keep, dir) = data_dir();
     let pki = Pki::new(keep.path());

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::start;
 use crate::support::jwt::{Idp, bearer};
 use crate::support::{Answer, Server, data_dir, send, service};
 
@@ -217,9 +218,7 @@ fn routes(of: &Owned) -> Vec<(&'static str, String, &'static str, Value, u16)> {
 fn nobody_touches_what_is_anothers() {
     let (keep, dir) = data_dir();
     let idp = Idp::new(keep.path(), "idp");
-    let settings = idp.settings();
-    let args: Vec<&str> = settings.iter().map(String::as_str).collect();
-    let server = Server::start(&dir, &args);
+    let server = start(&dir, &idp, &[]);
     let [a, b] = ["app-a", "app-b"].map(|app| set_up(&server, &idp, app));
     let operator = idp.operator();
     let stranger = Idp::new(keep.path(), "stranger").token(a.app);
@@ -266,13 +265,12 @@ fn nobody_touches_what_is_anothers() {
     let path = format!("{ROOT}/applications/unheard-of/services");
     call(&server, Some(&a.token), "GET", &path, &Value::Null).problem(403);
     call(&server, Some(&operator), "GET", &path, &Value::Null).problem(404);
-    check_complete(&covered);
+    check_complete(&server, &covered);
 }
 
 /// A new route below an application must have a row.
-fn check_complete(covered: &BTreeSet<(&str, &str)>) {
-    let document: Value =
-        serde_json::from_str(include_str!("../../../src/http/openapi.json")).unwrap();
+fn check_complete(server: &Server, covered: &BTreeSet<(&str, &str)>) {
+    let document = call(server, None, "GET", "/openapi.json", &Value::Null).json();
     for (path, item) in document["paths"].as_object().unwrap() {
         if !path.contains("applications/") && !path.contains("registrations") {
             continue;
@@ -290,12 +288,31 @@ fn check_complete(covered: &BTreeSet<(&str, &str)>) {
 }
 
 #[test]
+fn edgegallerys_prefix_and_method_are_no_way_around() {
+    let (keep, dir) = data_dir();
+    let idp = Idp::new(keep.path(), "idp");
+    let server = start(&dir, &idp, &["--set", "edgegallery.enabled=true"]);
+    let [a, b] = ["app-a", "app-b"].map(|app| set_up(&server, &idp, app));
+    let mut rows = routes(&a);
+    let beats = rows.clone().into_iter().filter(|row| row.0 == "PATCH");
+    let puts = beats.map(|row| ("PUT", row.1, row.2, row.3, row.4));
+    rows.extend(puts.filter(|row| row.2.ends_with("{serviceId}/liveness")));
+    for (method, path, _, body, _) in rows {
+        for path in [format!("/mep{path}"), path] {
+            call(&server, None, method, &path, &body).problem(401);
+            call(&server, Some(&b.token), method, &path, &body).problem(403);
+        }
+    }
+    for path in ["/mep/admin/services", "/admin/services", "/mep/mep/token"] {
+        call(&server, None, "GET", path, &Value::Null).problem(404);
+    }
+}
+
+#[test]
 fn an_operator_acts_for_all() {
     let (keep, dir) = data_dir();
     let idp = Idp::new(keep.path(), "idp");
-    let settings = idp.settings();
-    let args: Vec<&str> = settings.iter().map(String::as_str).collect();
-    let server = Server::start(&dir, &args);
+    let server = start(&dir, &idp, &[]);
     let operator = idp.operator();
     for app in ["app-a", "app-b"] {
         let owned = set_up(&server, &idp, app);
@@ -310,9 +327,7 @@ fn an_operator_acts_for_all() {
 fn what_belongs_to_nobody_needs_a_token_or_none() {
     let (keep, dir) = data_dir();
     let idp = Idp::new(keep.path(), "idp");
-    let settings = idp.settings();
-    let args: Vec<&str> = settings.iter().map(String::as_str).collect();
-    let server = Server::start(&dir, &args);
+    let server = start(&dir, &idp, &[]);
     let owned = set_up(&server, &idp, "app-a");
     let other = idp.token("app-b");
     for path in [
@@ -354,9 +369,7 @@ fn what_belongs_to_nobody_needs_a_token_or_none() {
 fn a_header_neither_helps_nor_harms_beside_a_token() {
     let (keep, dir) = data_dir();
     let idp = Idp::new(keep.path(), "idp");
-    let settings = idp.settings();
-    let args: Vec<&str> = settings.iter().map(String::as_str).collect();
-    let server = Server::start(&dir, &args);
+    let server = start(&dir, &idp, &[]);
     let owned = set_up(&server, &idp, "app-a");
     let url = format!("{}/services", server.app("app-a"));
     let get = |token: &str, app: &str| {

@@ -1,35 +1,12 @@
 //! Tokens of our own: credentials from the operator, tokens from `/oauth2/token`.
 
-use std::path::Path;
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::{JWT, admin, secret};
 use crate::support::jwt::bearer;
 use crate::support::{Answer, Server, data_dir, mepulse, send, service};
-
-const JWT: [&str; 2] = ["--set", "auth.mode=jwt"];
-
-/// `mepulse admin app …` on a data directory; what it prints.
-fn admin(dir: &Path, args: &[&str]) -> String {
-    let output = mepulse()
-        .args(["admin", "app"])
-        .args(args)
-        .args(["--json", "--data-dir"])
-        .arg(dir)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{args:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Gives an application a secret.
-fn secret(dir: &Path, command: &str, app: &str) -> String {
-    let printed: Value = serde_json::from_str(&admin(dir, &[command, app])).unwrap();
-    assert_eq!(printed["clientId"], app);
-    printed["clientSecret"].as_str().unwrap().to_owned()
-}
 
 fn ask(server: &Server, headers: &[(&str, &str)], body: &str) -> Answer {
     let url = format!("{}/oauth2/token", server.url);

@@ -4,15 +4,10 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use super::start;
 use crate::support::clients::wait_until;
 use crate::support::jwt::{Idp, bearer, message, now_s};
 use crate::support::{Server, data_dir, mepulse, send};
-
-fn start(dir: &std::path::Path, settings: &[String], more: &[&str]) -> Server {
-    let mut args: Vec<&str> = settings.iter().map(String::as_str).collect();
-    args.extend(more);
-    Server::start(dir, &args)
-}
 
 /// The status that a token gets, and what it is told.
 fn judged(server: &Server, token: &str) -> (u16, String) {
@@ -33,7 +28,7 @@ fn claims_are_judged_with_leeway() {
         "--set",
         "auth.audience=mep",
     ];
-    let server = start(&dir, &idp.settings(), &more);
+    let server = start(&dir, &idp, &more);
     let now = now_s();
     let with = |changes: Value| {
         let mut claims = json!({"sub": "a", "iss": "https://idp", "aud": "mep", "exp": now + 600});
@@ -50,6 +45,7 @@ fn claims_are_judged_with_leeway() {
         json!({"aud": ["x", "mep"]}),
         json!({"exp": now - 10}),
         json!({"exp": f64::from(u32::MAX) + 0.5}),
+        json!({"exp": 1e300}),
         json!({"nbf": now + 10}),
         json!({"nbf": now - 10, "iat": now + 999_999}),
     ] {
@@ -60,7 +56,6 @@ fn claims_are_judged_with_leeway() {
         (json!({"exp": null}), "exp"),
         (json!({"exp": "tomorrow"}), ""),
         (json!({"exp": -1}), ""),
-        (json!({"exp": 1e300}), ""),
         (json!({"nbf": now + 120}), "not valid yet"),
         (json!({"aud": "other"}), "aud"),
         (json!({"aud": null}), "aud"),
@@ -73,10 +68,6 @@ fn claims_are_judged_with_leeway() {
         (json!({"sub": ""}), "application"),
     ] {
         let (status, said) = judged(&server, &with(bad.clone()));
-        // A time beyond all bounds may be good or not; it must not break anything.
-        if bad == json!({"exp": 1e300}) {
-            continue;
-        }
         assert_eq!(status, 401, "{bad}");
         assert!(
             said.contains("error=\"invalid_token\"") && said.contains(told),
@@ -90,7 +81,7 @@ fn claims_are_judged_with_leeway() {
 fn forgeries_and_nonsense_are_refused() {
     let (keep, dir) = data_dir();
     let idp = Idp::new(keep.path(), "idp");
-    let server = start(&dir, &idp.settings(), &[]);
+    let server = start(&dir, &idp, &[]);
     let claims = json!({"sub": "a", "exp": now_s() + 600});
     let good = idp.sign(&claims);
     assert_eq!(judged(&server, &good).0, 200);
@@ -160,7 +151,7 @@ fn forgeries_and_nonsense_are_refused() {
 fn a_token_of_a_megabyte_hurts_nobody() {
     let (keep, dir) = data_dir();
     let idp = Idp::new(keep.path(), "idp");
-    let server = start(&dir, &idp.settings(), &[]);
+    let server = start(&dir, &idp, &[]);
     let good = idp.token("a");
     for bytes in [9_000, 60_000, 1 << 20] {
         let claims = json!({"sub": "a", "exp": now_s() + 600, "x": "x".repeat(bytes)});
@@ -190,13 +181,8 @@ fn keys_of_a_jwks_file_are_rolled_while_the_server_runs() {
     };
     let secret = json!({"kty": "oct", "alg": "HS256", "kid": "k", "k": "c2VjcmV0"});
     put(vec![secret.clone(), old.jwk("1")]);
-    let settings = [
-        "--set".to_owned(),
-        "auth.mode=jwt".to_owned(),
-        "--set".to_owned(),
-        format!("auth.jwks_file={}", jwks.display()),
-    ];
-    let server = start(&dir, &settings, &[]);
+    let jwks_file = format!("auth.jwks_file={}", jwks.display());
+    let server = Server::start(&dir, &["--set", "auth.mode=jwt", "--set", &jwks_file]);
     let token = |idp: &Idp, kid: &str| {
         let claims = json!({"sub": "a", "exp": now_s() + 600});
         idp.sign_as(&json!({"alg": "ES256", "kid": kid}), &claims)

@@ -54,8 +54,18 @@ impl Watch {
     /// Opens the stream; it is open, and counts from there, when this returns. `query` begins with
     /// `?` or is empty.
     pub(crate) fn open(server: &Server, query: &str, last_id: Option<&str>) -> Self {
-        let mut stream = server.connect();
         let header = last_id.map_or_else(String::new, |id| format!("last-event-id: {id}\r\n"));
+        Self::open_with(server, query, last_id, &header)
+    }
+
+    /// The same, for whoever this token is for.
+    pub(crate) fn open_as(server: &Server, token: &str) -> Self {
+        let header = format!("authorization: Bearer {token}\r\n");
+        Self::open_with(server, "", None, &header)
+    }
+
+    fn open_with(server: &Server, query: &str, last_id: Option<&str>, header: &str) -> Self {
+        let mut stream = server.connect();
         let head = format!(
             "GET /mec_service_mgmt/v1/services/events{query} HTTP/1.1\r\nhost: x\r\n{header}\r\n"
         );
@@ -105,6 +115,17 @@ impl Watch {
     /// Waits for a sign that the stream is alive, with nothing to tell.
     pub(crate) fn sign(&mut self) {
         assert_eq!(self.block(), Some(None), "a sign of life");
+    }
+
+    /// Waits for a sign of life, or the end; whether it was the former.
+    pub(crate) fn sign_or_end(&mut self) -> bool {
+        match self.block() {
+            None => false,
+            Some(told) => {
+                assert_eq!(told, None, "nothing to tell");
+                true
+            }
+        }
     }
 
     /// The lines until a blank one; `Some(None)` where nothing is to be dispatched.

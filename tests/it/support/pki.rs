@@ -74,6 +74,14 @@ impl Pki {
         self.sign(expired(Self::client_params(common_name, Vec::new())))
     }
 
+    /// The same, good for so many seconds from now.
+    pub(crate) fn client_until(&self, common_name: &str, secs: u64) -> Pair {
+        let mut params = Self::client_params(common_name, Vec::new());
+        let until = Duration::from_secs(super::jwt::now_s() + secs);
+        params.not_after = date_time_ymd(1970, 1, 1) + until;
+        self.sign(params)
+    }
+
     fn client_params(common_name: &str, sans: Vec<SanType>) -> CertificateParams {
         let mut params = CertificateParams::default();
         params

@@ -1,6 +1,6 @@
-//! Every outcome as an HTTP answer: the only file that picks status codes.
+//! Every outcome as an HTTP answer: the only place that picks status codes.
 
-use std::time::Duration;
+mod caller;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -10,6 +10,7 @@ use warp::http::{Response, StatusCode};
 use warp::reply::Response as Answer;
 use xxhash_rust::xxh3::xxh3_128;
 
+pub(super) use self::caller::{OAuthError, oauth_error};
 use crate::registry::{self, BatchOutcome};
 use crate::wire::Malformed;
 use crate::wire::liveness::{BatchResult, ServiceLivenessInfo};
@@ -54,70 +55,6 @@ impl Problem {
     /// The caller is not who the path says.
     pub(super) fn not_yours(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, detail)
-    }
-
-    /// Nobody has said who he is. Source: RFC 6750, 3.
-    pub(super) fn no_token() -> Self {
-        Self {
-            challenge: Some(HeaderValue::from_static(r#"Bearer realm="mepulse""#)),
-            ..Self::new(
-                StatusCode::UNAUTHORIZED,
-                "a bearer token is needed here (Authorization: Bearer …)",
-            )
-        }
-    }
-
-    /// The token is no good. Source: RFC 6750, 3.1.
-    pub(super) fn invalid_token(why: &str) -> Self {
-        let told: String = why
-            .chars()
-            .filter(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\'))
-            .collect();
-        let challenge =
-            format!(r#"Bearer realm="mepulse", error="invalid_token", error_description="{told}""#);
-        Self {
-            challenge: HeaderValue::try_from(challenge).ok(),
-            ..Self::new(
-                StatusCode::UNAUTHORIZED,
-                format!("the token is not accepted: {why}"),
-            )
-        }
-    }
-
-    /// An access key's signature is no good.
-    pub(super) fn bad_signature(why: impl Into<String>) -> Self {
-        Self {
-            challenge: Some(HeaderValue::from_static("SDK-HMAC-SHA256")),
-            ..Self::new(StatusCode::UNAUTHORIZED, why)
-        }
-    }
-
-    /// Others may have read what was sent.
-    pub(super) fn in_the_clear() -> Self {
-        Self::new(
-            StatusCode::FORBIDDEN,
-            "tokens and secrets are not taken over a connection without TLS that others may listen \
-             to; what was sent should be replaced. Connect with https",
-        )
-    }
-
-    /// Too many requests for tokens.
-    pub(super) fn too_many_token_requests(wait: Duration, detail: &str) -> Self {
-        Self {
-            retry_after_s: Some(whole_s(wait)),
-            ..Self::new(StatusCode::TOO_MANY_REQUESTS, detail)
-        }
-    }
-
-    /// It is our fault that there is no token.
-    pub(super) fn no_token_issued() -> Self {
-        Self {
-            retry_after_s: Some(RETRY_LATER_S),
-            ..Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "no token could be issued; the operator finds the reason in the log",
-            )
-        }
     }
 
     /// No such route.
@@ -319,58 +256,6 @@ fn not_stored(mut answer: Answer) -> Answer {
     let no_store = HeaderValue::from_static("no-store");
     answer.headers_mut().insert(header::CACHE_CONTROL, no_store);
     answer
-}
-
-/// Why there is no token. Source: RFC 6749, 5.2.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum OAuthError {
-    /// The request is malformed.
-    InvalidRequest,
-    /// The client is unknown, or its secret is wrong.
-    InvalidClient,
-    /// Another grant was asked for.
-    UnsupportedGrantType,
-    /// Not now.
-    Later(Duration),
-    /// It is our fault.
-    Failed,
-}
-
-/// The refusal as clients of OAuth know it.
-pub(super) fn oauth_error(error: OAuthError, why: &str) -> Answer {
-    let (status, code, retry_after_s) = match error {
-        OAuthError::InvalidRequest => (StatusCode::BAD_REQUEST, "invalid_request", None),
-        OAuthError::InvalidClient => (StatusCode::UNAUTHORIZED, "invalid_client", None),
-        OAuthError::UnsupportedGrantType => {
-            (StatusCode::BAD_REQUEST, "unsupported_grant_type", None)
-        }
-        OAuthError::Later(wait) => (
-            StatusCode::TOO_MANY_REQUESTS,
-            "temporarily_unavailable",
-            Some(whole_s(wait)),
-        ),
-        OAuthError::Failed => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "temporarily_unavailable",
-            Some(RETRY_LATER_S),
-        ),
-    };
-    let body = json(&serde_json::json!({"error": code, "error_description": why}));
-    let mut answer = not_stored(with_body(status, "application/json", body));
-    let headers = answer.headers_mut();
-    if status == StatusCode::UNAUTHORIZED {
-        let basic = HeaderValue::from_static(r#"Basic realm="mepulse""#);
-        headers.insert(header::WWW_AUTHENTICATE, basic);
-    }
-    if let Some(secs) = retry_after_s {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
-    }
-    answer
-}
-
-/// Whole seconds, at least one.
-fn whole_s(wait: Duration) -> u32 {
-    u32::try_from(wait.as_millis().div_ceil(1000)).map_or(u32::MAX, |secs| secs.max(1))
 }
 
 /// 200 with JSON that is made while it is sent.
