@@ -49,6 +49,7 @@ struct Place {
     /// `…/applications/{appInstanceId}`
     app: String,
     app_id: HeaderValue,
+    app_name: String,
     token: Option<Source>,
 }
 
@@ -87,6 +88,7 @@ impl Client {
                 app: format!("{root}/applications/{}", links::segment(app)),
                 root,
                 app_id,
+                app_name: app.to_owned(),
                 token: token.map_err(ClientError::Url)?,
             }),
             timeout,
@@ -132,11 +134,20 @@ impl Client {
         format!("{}/services/{}", self.place.app, links::segment(id))
     }
 
+    /// Whose services these are.
+    pub(super) fn app(&self) -> &str {
+        &self.place.app_name
+    }
+
+    /// Whether the platform is EdgeGallery's, by where its service management is.
+    pub(super) fn is_edgegallerys(&self) -> bool {
+        self.place.root.ends_with(edgegallery::API_ROOT)
+    }
+
     /// Where a service beats that has an interval and shows no link. EdgeGallery's platform may tell
     /// it once, at the registration, of which an agent without a state file may know nothing.
     pub(super) fn untold_link(&self, id: &str) -> Option<BeatLink> {
-        let is_edgegallerys = self.place.root.ends_with(edgegallery::API_ROOT);
-        is_edgegallerys.then(|| BeatLink {
+        self.is_edgegallerys().then(|| BeatLink {
             href: format!("{}/liveness", self.service(id)),
             put: true,
         })

@@ -25,6 +25,8 @@ pub struct BeatLink {
 pub(super) struct Info {
     pub(super) id: String,
     pub(super) name: String,
+    /// Whose it is, where the platform says so. EdgeGallery's lists those of all applications.
+    pub(super) app: Option<String>,
     pub(super) inactive: bool,
     /// The effective interval in seconds.
     pub(super) interval_s: Option<u32>,
@@ -48,12 +50,20 @@ impl Info {
         Some(Self {
             id: text(value.get("serInstanceId")?)?,
             name: value.get("serName").and_then(text).unwrap_or_default(),
+            app: links
+                .and_then(|links| links.get("appInstanceId"))
+                .and_then(text),
             inactive: value.get("state").and_then(Value::as_str) == Some("INACTIVE"),
             interval_s: interval(value.get("livenessInterval")),
             batch: beat.as_ref().and(link("livenessBatch")),
             beat,
             all: value,
         })
+    }
+
+    /// Whether it may be this application's: the platform does not say that it is another one's.
+    pub(super) fn may_be_of(&self, app: &str) -> bool {
+        self.app.as_deref().is_none_or(|of| of == app)
     }
 
     /// Whether the platform shows all that is registered, as it is registered.
@@ -92,6 +102,16 @@ fn contains(shown: &Value, wanted: &Value) -> bool {
         }
         (shown, wanted) => shown == wanted,
     }
+}
+
+/// What can be held against that which EdgeGallery's platform shows: it puts its gateway's addresses
+/// into `transportInfo.endpoint`.
+pub(super) fn without_endpoint(mut registration: Map<String, Value>) -> Map<String, Value> {
+    let transport = registration.get_mut("transportInfo");
+    if let Some(transport) = transport.and_then(Value::as_object_mut) {
+        transport.remove("endpoint");
+    }
+    registration
 }
 
 /// Changes whenever the registration does, but for its state.
@@ -136,6 +156,7 @@ mod tests {
         let edge_gallery = json!({"serInstanceId": "2", "livenessInterval": 60,
             "_links": {"self": {"liveness": "/mep/l"}, "appInstanceId": ""}});
         let info = read(edge_gallery);
+        assert!(info.may_be_of("app"));
         assert_eq!((info.beat, info.batch), (link("/mep/l", true), None));
         let none = json!({"serInstanceId": "3", "livenessInterval": 0, "_links": {"self": {}}});
         let info = read(none);
@@ -168,6 +189,30 @@ mod tests {
         ));
         assert!(!shown(json!({"version": "2"})));
         assert!(!shown(json!({"serCategory": {}})));
+    }
+
+    #[test]
+    fn what_is_another_applications_is_known_by_its_links() {
+        for (links, ours) in [
+            (json!({}), true),
+            (json!({"appInstanceId": ""}), true),
+            (json!({"appInstanceId": null}), true),
+            (json!({"appInstanceId": "app"}), true),
+            (json!({"appInstanceId": "other"}), false),
+        ] {
+            let info = read(json!({"serInstanceId": "1", "_links": links}));
+            assert_eq!(info.may_be_of("app"), ours, "{links}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_the_platform_rewrites_can_be_left_out() {
+        let info = read(json!({"serInstanceId": "1",
+            "transportInfo": {"id": "t", "endpoint": {"uris": ["https://gateway/1"]}}}));
+        let ours = json!({"transportInfo": {"id": "t", "endpoint": {"uris": ["http://cam"]}}});
+        let ours = ours.as_object().unwrap().clone();
+        assert!(!info.shows(&ours));
+        assert!(info.shows(&without_endpoint(ours)));
     }
 
     #[test]

@@ -99,7 +99,8 @@ pub(super) async fn settle(
             let others = own.iter().filter(|info| info.id != kept.id);
             if memory.in_doubt {
                 // Names are not unique: what looks otherwise was not sent by us.
-                for other in others.filter(|other| other.shows(&wanted.registration)) {
+                let looks = shown_of(client, &wanted);
+                for other in others.filter(|other| other.shows(&looks)) {
                     remove(client, &other.id).await?;
                     surplus += 1;
                 }
@@ -184,7 +185,7 @@ async fn adopt(
         memory.inactive = false;
     }
     let same = memory.registration == info::fingerprint(&wanted.registration)
-        && info.shows(&wanted.registration)
+        && info.shows(&shown_of(client, wanted))
         && active != info.inactive;
     let settled = |info| Settled {
         info,
@@ -304,8 +305,9 @@ async fn of_name(client: &Client, name: &str) -> Result<Vec<Info>, Trouble> {
         200 => match answer.json() {
             Some(Value::Array(services)) => {
                 let services = services.into_iter().filter_map(Info::read);
-                // Not every server filters as it is asked to.
-                Ok(services.filter(|info| info.name == name).collect())
+                // Not every server filters as it is asked to, neither by name nor by application.
+                let own = services.filter(|info| info.name == name && info.may_be_of(client.app()));
+                Ok(own.collect())
             }
             Some(_) | None => Err(Trouble::Lost(
                 "the list of services that the server answered cannot be understood".to_owned(),
@@ -332,6 +334,15 @@ async fn remember(state: &Arc<StateFile>, name: &str, memory: Memory) {
     let (state, name) = (state.clone(), name.to_owned());
     if let Ok(Err(error)) = tokio::task::spawn_blocking(move || state.put(&name, memory)).await {
         log::error!("{error}");
+    }
+}
+
+/// What the platform shows of a registration of ours.
+fn shown_of(client: &Client, wanted: &Wanted) -> Map<String, Value> {
+    let registration = wanted.registration.clone();
+    match client.is_edgegallerys() {
+        true => info::without_endpoint(registration),
+        false => registration,
     }
 }
 

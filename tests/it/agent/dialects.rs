@@ -18,6 +18,8 @@ pub(super) struct Platform {
     /// What a service's `_links` and `livenessInterval` are, for its id.
     links: fn(&str) -> (Value, u32),
     beat: fn(&Request) -> Reply,
+    /// Whether it shows its gateway's address instead of an application's.
+    is_gateway: bool,
 }
 
 impl Platform {
@@ -27,7 +29,14 @@ impl Platform {
             registered: AtomicUsize::new(0),
             links,
             beat,
+            is_gateway: false,
         }
+    }
+
+    /// Another application has this one.
+    fn with(self, service: Value) -> Self {
+        self.services.lock().unwrap().push(service);
+        self
     }
 
     pub(super) fn answer(&self, request: &Request) -> Reply {
@@ -43,6 +52,10 @@ impl Platform {
             }
             info["serInstanceId"] = id.into();
             info["_links"] = links;
+            if self.is_gateway && info["transportInfo"].is_object() {
+                let uri = format!("https://gateway.example:8443/{id}");
+                info["transportInfo"]["endpoint"] = json!({"uris": [uri]});
+            }
             if interval > 0 && offered {
                 info["livenessInterval"] = interval.into();
             }
@@ -175,6 +188,87 @@ fn edgegallerys_platform_gets_put() {
             .iter()
             .all(|it| it.path.starts_with("/mep/"))
     );
+}
+
+/// As EdgeGallery's lists it for everybody.
+fn of_another(name: &str) -> Value {
+    json!({"serInstanceId": "f".repeat(32), "serName": name, "version": "1", "state": "ACTIVE",
+        "serializer": "JSON", "livenessInterval": 2,
+        "_links": {"self": {"liveness": "/elsewhere/liveness"}, "appInstanceId": "other"}})
+}
+
+/// EdgeGallery's as it is behind its gateway: what it shows says whose it is, and where the gateway is.
+fn gateway() -> Platform {
+    let links = |id: &str| {
+        let own = format!("/mep/mec_service_mgmt/v1/applications/app/services/{id}/liveness");
+        (
+            json!({"self": {"liveness": own}, "appInstanceId": "app"}),
+            2,
+        )
+    };
+    let platform = Platform::new(links, edgegallery().beat).with(of_another("cam"));
+    Platform {
+        is_gateway: true,
+        ..platform
+    }
+}
+
+#[test]
+fn a_service_of_another_application_is_left_alone() {
+    let (keep, _) = data_dir();
+    let stub = gateway().start();
+    let config = Config::new(&stub.url)
+        .server("api_root = \"/mep/mec_service_mgmt/v1\"")
+        .service("cam", 2, "");
+    let agent = Agent::start(keep.path(), &config);
+    let id = agent.beating("cam");
+    assert_ne!(id, "f".repeat(32));
+    agent.kill();
+    // An agent that has forgotten everything finds its own.
+    std::fs::remove_file(keep.path().join("state.json")).unwrap();
+    let agent = Agent::start(keep.path(), &config);
+    assert_eq!(agent.beating("cam"), id);
+    agent.stop();
+    let touched = stub.requests().into_iter();
+    let touched = touched.filter(|it| it.path.contains(&"f".repeat(32)));
+    assert_eq!(touched.count(), 0);
+    assert_eq!((stub.count("POST"), stub.count("DELETE")), (1, 1));
+}
+
+#[test]
+fn what_a_lost_answer_leaves_behind_a_gateway_is_removed() {
+    let platform = gateway();
+    let late = Mutex::new(None);
+    // The first registration arrives after the second, and its answer never.
+    let stub = Stub::start(move |request| {
+        let mut late = late.lock().unwrap();
+        match (request.method.as_str(), late.take()) {
+            ("POST", None) => {
+                *late = Some(request.clone());
+                Reply::Close
+            }
+            ("POST", Some(first)) => {
+                platform.answer(&first);
+                platform.answer(request)
+            }
+            (_, kept) => {
+                *late = kept;
+                platform.answer(request)
+            }
+        }
+    });
+    let (keep, _) = data_dir();
+    let config = Config::new(&stub.url)
+        .server("api_root = \"/mep/mec_service_mgmt/v1\"")
+        .agent("retry_max_s = 1")
+        .service("cam", 2, "");
+    let agent = Agent::start(keep.path(), &config);
+    agent.beating("cam");
+    until_true("the other one is removed", || {
+        agent.counter("surplus_removed") == 1
+    });
+    agent.stop();
+    assert_eq!((stub.count("POST"), stub.count("DELETE")), (2, 2));
 }
 
 #[test]
