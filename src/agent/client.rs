@@ -18,6 +18,7 @@ use super::line::Line;
 pub(super) use super::line::{Answer, Http, Lost};
 use super::status::TokenMeters;
 use super::token::Source;
+use crate::clock::Clock;
 use crate::tls::TlsError;
 use crate::wire::links;
 
@@ -73,13 +74,14 @@ impl Client {
         server: &config::Server,
         app: &str,
         meters: &TokenMeters,
+        clock: &Clock,
     ) -> Result<Self, ClientError> {
         let bad_url = || ClientError::Url(server.url.clone());
         let base = Url::parse(&server.url).map_err(|_| bad_url())?;
         let app_id = HeaderValue::from_str(app).map_err(|_| bad_url())?;
         let timeout = Duration::from_millis(server.timeout_ms);
         let line = Line::new(Http::new(server, timeout, IDLE_MAX)?);
-        let token = Source::of(server, app, &line, meters);
+        let token = Source::of(server, app, &line, meters, clock);
         let root = server.below(&server.api_root);
         Ok(Self {
             line,
@@ -100,6 +102,9 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; everything is then as it was.
     pub(super) fn renew(&self, server: &config::Server) -> Result<(), ClientError> {
+        if let Some(token) = self.token() {
+            token.relent();
+        }
         let timeout = Duration::from_millis(server.timeout_ms);
         self.line.renew(Http::new(server, timeout, IDLE_MAX)?);
         Ok(())

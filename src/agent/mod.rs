@@ -128,7 +128,7 @@ impl Agent {
         prune: bool,
     ) -> Result<Self, client::ClientError> {
         let app = &config.agent.app_instance_id;
-        let client = Client::new(&config.server, app, &meters.token)?;
+        let client = Client::new(&config.server, app, &meters.token, &clock)?;
         let prober = prober(&config.server)?;
         let services: BTreeMap<_, _> = config
             .services
@@ -177,6 +177,12 @@ impl Agent {
         let names: Vec<_> = self.services.keys().cloned().collect();
         for name in names {
             self.start_probe(&name);
+        }
+        // An application's first question must not be for nothing.
+        if self.config.status.hand_out_tokens
+            && let Some(token) = self.client.token()
+        {
+            token.prepare();
         }
         loop {
             let now = self.clock.now();
@@ -246,6 +252,9 @@ impl Agent {
         let Some(terms) = self.terms() else {
             return self.pace.rest();
         };
+        if let Some(token) = self.client.token() {
+            token.promise(terms.retry_cap_ms());
+        }
         if self.pace.next().is_none() {
             // The first one: the registration has just told the platform as much as a beat would.
             self.pace.begin(&terms, now.steady);

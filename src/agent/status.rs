@@ -48,6 +48,9 @@ pub struct Status {
     token_error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_ends_in_s: Option<u64>,
+    /// Beats that need a token wait for this, whatever was promised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_token_try_in_ms: Option<u64>,
     services: Vec<ServiceStatus>,
 }
 
@@ -132,6 +135,7 @@ pub(super) fn report(agent: &Agent, now: Moment) -> Status {
         last_error: agent.last_error.clone(),
         token_error: token.and_then(Source::error),
         token_ends_in_s: token.and_then(Source::ends_in_s),
+        next_token_try_in_ms: token.and_then(Source::next_try_in_ms),
         services: services.collect(),
     };
     agent.meters.set(&status);

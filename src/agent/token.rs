@@ -8,6 +8,8 @@ mod file;
 mod grant;
 mod schedule;
 
+use std::time::Duration;
+
 use http::HeaderValue;
 use tokio::time::Instant;
 
@@ -17,6 +19,7 @@ use self::grant::Grant;
 use super::config::Server;
 use super::line::{Line, Lost};
 use super::status::TokenMeters;
+use crate::clock::Clock;
 
 /// One of the two.
 #[derive(Debug)]
@@ -44,6 +47,7 @@ impl Source {
         app: &str,
         line: &Line,
         meters: &TokenMeters,
+        clock: &Clock,
     ) -> Result<Option<Self>, String> {
         if let Some(file) = TokenFile::new(&server.token_file) {
             return Ok(Some(Self::File(file)));
@@ -51,8 +55,43 @@ impl Source {
         let grant = Grant::of(server, app)?;
         Ok(grant.map(|grant| {
             let meters = meters.clone();
-            Self::Fetched(Fetched::new(grant, line.clone(), server.timeout_ms, meters))
+            Self::Fetched(Fetched::new(
+                grant,
+                line.clone(),
+                server.timeout_ms,
+                meters,
+                clock.clone(),
+            ))
         }))
+    }
+
+    /// Fetches the first one before anybody asks.
+    pub(super) fn prepare(&self) {
+        if let Self::Fetched(fetched) = self {
+            fetched.prepare();
+        }
+    }
+
+    /// Whoever beats has promised to try again within so many milliseconds.
+    pub(super) fn promise(&self, patience_ms: u64) {
+        if let Self::Fetched(fetched) = self {
+            fetched.promise(Duration::from_millis(patience_ms));
+        }
+    }
+
+    /// What was refused may have been put right.
+    pub(super) fn relent(&self) {
+        if let Self::Fetched(fetched) = self {
+            fetched.relent();
+        }
+    }
+
+    /// When the next one is fetched, while there is an [`Self::error`].
+    pub(super) fn next_try_in_ms(&self) -> Option<u64> {
+        match self {
+            Self::File(_) => None,
+            Self::Fetched(fetched) => fetched.next_try_in_ms(),
+        }
     }
 
     /// `Authorization` as it is now. While there is none that holds, this waits for one.

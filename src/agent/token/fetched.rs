@@ -6,18 +6,29 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::HandedOut;
-use super::grant::{self, Failure, Grant, Granted};
+use super::grant::{self, Failure, FailureKind, Grant, Granted};
 use super::schedule::Schedule;
 use crate::agent::line::{Line, Lost};
 use crate::agent::status::TokenMeters;
-use crate::clock;
+use crate::clock::{self, Clock};
+use crate::files::Version;
 
 /// A longer answer is none.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// The task looks around at least this often: timers stand still while the machine is suspended, and a
+/// secret may have been replaced.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Fetches under way at once; only an endpoint that hangs gets more than one.
+const FETCHES_MAX: u8 = 8;
+
+/// Two fetches are no further apart while there is no token, before anybody has promised less.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// See the module. Its task ends when it is dropped.
 #[derive(Debug)]
@@ -38,21 +49,33 @@ struct Shared {
     /// Counts what came of fetches.
     done: watch::Sender<u64>,
     meters: TokenMeters,
+    clock: Clock,
+    /// For how long the machine had been suspended when this was made.
+    asleep_ms: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     held: Option<Held>,
     /// Why the newest fetch brought nothing.
     error: Option<String>,
     schedule: Schedule,
-    under_way: bool,
+    under_way: u8,
+    /// When the newest fetch began, and the newest one that brought a token.
+    began: Option<Instant>,
+    brought: Option<Instant>,
+    /// While there is no token a fetch that hangs is given company after this.
+    patience: Duration,
+    /// What the secret looked like when it was refused.
+    refused_secret: Option<Version>,
 }
 
 #[derive(Debug, Clone)]
 struct Held {
     header: HeaderValue,
     ends: Instant,
+    /// It was answered 401.
+    unwelcome: bool,
 }
 
 impl State {
@@ -60,23 +83,71 @@ impl State {
     fn valid(&self, now: Instant) -> Option<&Held> {
         self.held.as_ref().filter(|held| now < held.ends)
     }
+
+    /// When the next fetch is to begin.
+    fn next(&self, now: Instant) -> Option<Instant> {
+        let due = self.schedule.due()?;
+        match (self.under_way, self.began) {
+            (0, _) | (_, None) => Some(due),
+            // It must not cost anybody a beat that one hangs.
+            (1..FETCHES_MAX, Some(began)) if self.valid(now).is_none() => {
+                Some(began + self.patience.max(self.schedule.spacing()))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Fetched {
     /// Nothing is fetched before a token is needed.
-    pub(super) fn new(grant: Grant, line: Line, timeout_ms: u64, meters: TokenMeters) -> Self {
+    pub(super) fn new(
+        grant: Grant,
+        line: Line,
+        timeout_ms: u64,
+        meters: TokenMeters,
+        clock: Clock,
+    ) -> Self {
+        let state = State {
+            held: None,
+            error: None,
+            schedule: Schedule::new(grant.is_signed()),
+            under_way: 0,
+            began: None,
+            brought: None,
+            patience: PATIENCE,
+            refused_secret: None,
+        };
         Self {
             shared: Arc::new(Shared {
                 grant: Arc::new(grant),
                 line,
                 timeout: Duration::from_millis(timeout_ms),
-                state: Mutex::default(),
+                state: Mutex::new(state),
                 wake: Notify::new(),
                 done: watch::Sender::new(0),
                 meters,
+                asleep_ms: clock.asleep_ms(),
+                clock,
             }),
             task: Mutex::default(),
         }
+    }
+
+    /// Fetches the first one before anybody asks.
+    pub(super) fn prepare(&self) {
+        self.shared.state().schedule.wanted(self.shared.now());
+        self.nudge();
+    }
+
+    /// Whoever beats has promised to try again within this.
+    pub(super) fn promise(&self, patience: Duration) {
+        self.shared.state().patience = patience;
+    }
+
+    /// Something was changed by hand, perhaps what was refused: tries again soon.
+    pub(super) fn relent(&self) {
+        self.shared.state().schedule.relent(self.shared.now());
+        self.shared.wake.notify_one();
     }
 
     /// The token that holds now; else the next one, if it comes in time.
@@ -86,19 +157,19 @@ impl Fetched {
     pub(super) async fn header(&self, deadline: Instant) -> Result<HeaderValue, Lost> {
         let done = self.shared.done.subscribe();
         {
-            let now = Instant::now();
+            let now = self.shared.now();
             let mut state = self.shared.state();
             if let Some(held) = state.valid(now) {
                 return Ok(held.header.clone());
             }
-            let at_once = state.schedule.wanted(now) || state.under_way;
+            let at_once = state.schedule.wanted(now) || state.under_way > 0;
             if let Some(error) = state.error.as_ref().filter(|_| !at_once) {
                 return Err(Lost(error.clone()));
             }
         }
         self.outcome(done, deadline).await;
         let state = self.shared.state();
-        match (state.valid(Instant::now()), &state.error) {
+        match (state.valid(self.shared.now()), &state.error) {
             (Some(held), _) => Ok(held.header.clone()),
             (None, Some(error)) => Err(Lost(error.clone())),
             (None, None) => Err(Lost(format!(
@@ -117,7 +188,7 @@ impl Fetched {
     ) -> Option<HeaderValue> {
         let done = self.shared.done.subscribe();
         let other = |state: &State| {
-            let held = state.valid(Instant::now());
+            let held = state.valid(self.shared.now());
             let held = held.filter(|held| Some(&held.header) != header);
             held.map(|held| held.header.clone())
         };
@@ -126,9 +197,12 @@ impl Fetched {
             if let Some(other) = other(&state) {
                 return Some(other);
             }
-            let now = Instant::now();
+            let now = self.shared.now();
+            if let Some(held) = &mut state.held {
+                held.unwelcome |= Some(&held.header) == header;
+            }
             // Others may have been answered the same, and have seen to it.
-            let coming = state.under_way || state.schedule.due().is_some_and(|due| due <= now);
+            let coming = state.under_way > 0 || state.schedule.due().is_some_and(|due| due <= now);
             if !coming && !state.schedule.unwelcome(now, fastrand::u64(..)) {
                 return None;
             }
@@ -137,25 +211,28 @@ impl Fetched {
         other(&self.shared.state())
     }
 
-    /// The token, while it holds; if there is none, one is fetched for the next who asks.
+    /// The token, while it holds and is taken; if there is none, one is fetched for the next who asks.
+    /// Whoever asks again and again does not make that any quicker.
     pub(super) fn hand_out(&self) -> Option<HandedOut> {
-        let now = Instant::now();
-        let mut state = self.shared.state();
-        if let Some(held) = state.valid(now) {
+        let now = self.shared.now();
+        let state = self.shared.state();
+        if let Some(held) = state.valid(now).filter(|held| !held.unwelcome) {
             return Some(HandedOut {
                 header: held.header.clone(),
                 ends_in_s: Some((held.ends - now).as_secs()),
             });
         }
-        state.schedule.wanted(now);
+        let is_coming = state.under_way > 0 || state.schedule.due().is_some();
         drop(state);
-        self.nudge();
+        if !is_coming {
+            self.prepare();
+        }
         None
     }
 
     /// How long the token holds, in seconds.
     pub(super) fn ends_in_s(&self) -> Option<u64> {
-        let now = Instant::now();
+        let now = self.shared.now();
         let state = self.shared.state();
         state.valid(now).map(|held| (held.ends - now).as_secs())
     }
@@ -165,17 +242,31 @@ impl Fetched {
         self.shared.state().error.clone()
     }
 
-    /// Waits until something has come of a fetch.
+    /// When the next fetch begins, while there is a reason why there is no fresh token.
+    pub(super) fn next_try_in_ms(&self) -> Option<u64> {
+        let now = self.shared.now();
+        let state = self.shared.state();
+        state.error.as_ref()?;
+        let pause = state.next(now)?.saturating_duration_since(now);
+        u64::try_from(pause.as_millis()).ok()
+    }
+
+    /// Waits until something has come of the fetches under way, and of the last one if there are several.
     async fn outcome(&self, mut done: watch::Receiver<u64>, deadline: Instant) {
         self.nudge();
-        let _ = tokio::time::timeout_at(deadline, done.changed()).await;
+        while let Ok(Ok(())) = tokio::time::timeout_at(deadline, done.changed()).await {
+            let state = self.shared.state();
+            if state.under_way == 0 || state.valid(self.shared.now()).is_some() {
+                break;
+            }
+        }
     }
 
     /// The task looks at its schedule; the first time, and should it ever break, it is started.
     fn nudge(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.as_ref().is_none_or(JoinHandle::is_finished) {
-            self.shared.state().under_way = false;
+            self.shared.state().under_way = 0;
             *task = Some(tokio::spawn(work(self.shared.clone())));
         }
         self.shared.wake.notify_one();
@@ -193,14 +284,26 @@ impl Drop for Fetched {
 
 /// Fetches whenever it is time, for ever.
 async fn work(shared: Arc<Shared>) {
+    let mut fetches = JoinSet::new();
     loop {
-        let due = shared.state().schedule.due();
-        match due {
-            None => shared.wake.notified().await,
-            Some(due) => tokio::select! {
-                () = tokio::time::sleep_until(due) => shared.fetch().await,
-                () = shared.wake.notified() => {}
-            },
+        shared.look_at_secret();
+        let now = shared.now();
+        let next = shared.state().next(now);
+        if next.is_some_and(|at| at <= now) {
+            shared.begin(now);
+            let shared = shared.clone();
+            fetches.spawn(async move { shared.fetch(now).await });
+            continue;
+        }
+        let pause = next.map(|at| (at - now).min(LOOK));
+        tokio::select! {
+            Some(ended) = fetches.join_next(), if !fetches.is_empty() => {
+                if ended.is_err() {
+                    shared.broke();
+                }
+            }
+            () = shared.wake.notified() => {}
+            () = tokio::time::sleep(pause.unwrap_or(LOOK)), if pause.is_some() => {}
         }
     }
 }
@@ -210,44 +313,93 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn fetch(&self) {
-        self.state().under_way = true;
-        // The token's life begins somewhere in between; counted from here it ends early, not late.
-        let began = Instant::now();
+    /// Tokens end also while the machine is suspended, when timers stand still.
+    fn now(&self) -> Instant {
+        let asleep_ms = self.clock.asleep_ms().saturating_sub(self.asleep_ms);
+        Instant::now() + Duration::from_millis(asleep_ms)
+    }
+
+    /// Another secret may not be refused.
+    fn look_at_secret(&self) {
+        let refused = {
+            let state = self.state();
+            state.schedule.is_refused().then_some(state.refused_secret)
+        };
+        if let Some(refused) = refused
+            && self.grant.version() != refused
+        {
+            self.state().schedule.relent(self.now());
+        }
+    }
+
+    fn begin(&self, now: Instant) {
+        let mut state = self.state();
+        state.under_way += 1;
+        state.began = Some(now);
+    }
+
+    /// A fetch panicked, which none should; the others must not wait for it.
+    fn broke(&self) {
+        let now = self.now();
+        let mut state = self.state();
+        state.under_way = state.under_way.saturating_sub(1);
+        let ends = state.valid(now).map(|held| held.ends);
+        let jitter = fastrand::u64(..);
+        state.schedule.failed(FailureKind::Away, ends, now, jitter);
+    }
+
+    /// The token's life begins somewhere after `began`; counted from there it ends early, not late.
+    async fn fetch(&self, began: Instant) {
+        let secret = self.grant.version();
         let fetched = self.exchange().await;
         self.meters.fetches.inc();
-        let url = self.grant.url();
-        let now = Instant::now();
+        let now = self.now();
         {
             let mut state = self.state();
-            state.under_way = false;
+            state.under_way = state.under_way.saturating_sub(1);
             match fetched {
-                Ok(Granted { header, life }) => {
-                    if state.error.take().is_some() {
-                        log::info!("there is a token from {url} again");
-                    }
-                    log::debug!("a token from {url}, good for {} s", life.as_secs());
-                    let ends = began + life;
-                    state.held = Some(Held { header, ends });
-                    state.schedule.fetched(began, life, now, fastrand::u64(..));
-                }
-                Err(Failure { reason, kind }) => {
+                Ok(granted) => self.granted(&mut state, granted, began, now),
+                Err(failure) => {
                     self.meters.failures.inc();
-                    let reason = format!("no token from {url}: {reason}");
-                    let ends = state.valid(now).map(|held| held.ends);
-                    if state.error.as_ref() != Some(&reason) {
-                        match ends.map(|ends| (ends - now).as_secs()) {
-                            Some(secs) => log::warn!("{reason}; the old one holds for {secs} s"),
-                            None => log::warn!("{reason}; trying again"),
-                        }
+                    // One that began later has brought a token.
+                    if state.brought.is_none_or(|brought| brought <= began) {
+                        state.refused_secret = secret;
+                        self.failed(&mut state, failure, now);
                     }
-                    state.error = Some(reason);
-                    let jitter = fastrand::u64(..);
-                    state.schedule.failed(kind, ends, now, jitter);
                 }
             }
         }
         self.done.send_modify(|count| *count += 1);
+    }
+
+    fn granted(&self, state: &mut State, granted: Granted, began: Instant, now: Instant) {
+        let Granted { header, life } = granted;
+        let url = self.grant.url();
+        if state.error.take().is_some() {
+            log::info!("there is a token from {url} again");
+        }
+        log::debug!("a token from {url}, good for {} s", life.as_secs());
+        state.held = Some(Held {
+            header,
+            ends: began + life,
+            unwelcome: false,
+        });
+        state.brought = state.brought.max(Some(began));
+        state.schedule.fetched(began, life, now, fastrand::u64(..));
+    }
+
+    fn failed(&self, state: &mut State, failure: Failure, now: Instant) {
+        let Failure { reason, kind } = failure;
+        let reason = format!("no token from {}: {reason}", self.grant.url());
+        let ends = state.valid(now).map(|held| held.ends);
+        if state.error.as_ref() != Some(&reason) {
+            match ends.map(|ends| (ends - now).as_secs()) {
+                Some(secs) => log::warn!("{reason}; the old one holds for {secs} s"),
+                None => log::warn!("{reason}; trying again"),
+            }
+        }
+        state.error = Some(reason);
+        state.schedule.failed(kind, ends, now, fastrand::u64(..));
     }
 
     async fn exchange(&self) -> Result<Granted, Failure> {
@@ -265,7 +417,8 @@ impl Shared {
         };
         let http = self.line.http();
         let answer = http.send(request, self.timeout, ANSWER_BYTES_MAX).await;
-        grant::read(&answer.map_err(|Lost(reason)| Failure::away(reason))?)
+        let answer = answer.map_err(|Lost(reason)| Failure::away(reason))?;
+        grant::read(&answer, self.grant.is_signed())
     }
 }
 

@@ -19,6 +19,7 @@ use super::super::config::{Secret, Server};
 use super::super::line::Answer;
 use crate::auth::sdk_hmac;
 use crate::domain::Wall;
+use crate::files::Version;
 
 /// A token of which nobody says how long it is good.
 const LIFE_DEFAULT_S: f64 = 300.0;
@@ -141,6 +142,19 @@ impl Grant {
         Ok(Some(Self { url, kind, secret }))
     }
 
+    /// Whether requests are signed, each with the second that it was made in.
+    pub(super) fn is_signed(&self) -> bool {
+        matches!(self.kind, Kind::AccessKey { .. })
+    }
+
+    /// What the file with the secret looks like now; `None`: there is none.
+    pub(super) fn version(&self) -> Option<Version> {
+        match &self.secret {
+            Kept::File { path, .. } => Version::of(path),
+            Kept::Here(_) => None,
+        }
+    }
+
     /// For messages.
     pub(super) fn url(&self) -> &str {
         self.url.as_str()
@@ -241,9 +255,12 @@ fn date(now: Wall) -> String {
 /// What the server says. Source: RFC 6749, 5; read leniently. Nothing of an answer is shown but its
 /// status and its `error`: what a server repeats may be a secret.
 ///
+/// Only who says that it does not know us refuses: without an OAuth `error` it may be something in
+/// front of it that answers, as while it starts. EdgeGallery's (`is_signed`) has no such member.
+///
 /// # Errors
 /// [`Failure`].
-pub(super) fn read(answer: &Answer) -> Result<Granted, Failure> {
+pub(super) fn read(answer: &Answer, is_signed: bool) -> Result<Granted, Failure> {
     let status = answer.status;
     let body = answer.json();
     let member = |name| body.as_ref().and_then(|body| body.get(name));
@@ -254,6 +271,7 @@ pub(super) fn read(answer: &Answer) -> Result<Granted, Failure> {
             .filter(|c| c.is_ascii_alphanumeric() || "_-.".contains(*c))
             .take(ERROR_CHARS_MAX)
             .collect();
+        let says_why = !error.is_empty();
         let error = match error.as_str() {
             "" => String::new(),
             error => format!(" ({error})"),
@@ -268,25 +286,26 @@ pub(super) fn read(answer: &Answer) -> Result<Granted, Failure> {
         let reason = format!("the server answered {status}{error}{advice}");
         let kind = match (status, answer.retry_after) {
             (429 | 503, Some(pause)) => FailureKind::Busy(pause),
-            (408 | 429 | 500.., _) => FailureKind::Away,
-            _ => FailureKind::Refused,
+            (400 | 401 | 403, _) if says_why => FailureKind::Refused,
+            (401 | 403, _) if is_signed => FailureKind::Refused,
+            _ => FailureKind::Away,
         };
         return Err(Failure { reason, kind });
     }
-    let refused = |what: &str| Err(Failure::refused(format!("the server's answer {what}")));
+    let unusable = |what: &str| Err(Failure::away(format!("the server's answer {what}")));
     let Some(token) = member("access_token").and_then(Value::as_str) else {
-        return refused("has no access_token");
+        return unusable("has no access_token");
     };
     if let Some(kind) = member("token_type").and_then(Value::as_str)
         && !kind.eq_ignore_ascii_case("bearer")
     {
-        return refused("has a token_type that is not Bearer");
+        return unusable("has a token_type that is not Bearer");
     }
     let fits = (1..=TOKEN_BYTES_MAX).contains(&token.len())
         && token.bytes().all(|byte| byte.is_ascii_graphic());
     let header = Zeroizing::new(format!("Bearer {token}"));
     let Some(mut header) = HeaderValue::from_str(&header).ok().filter(|_| fits) else {
-        return refused("has an access_token that cannot stand in a header");
+        return unusable("has an access_token that cannot stand in a header");
     };
     header.set_sensitive(true);
     let life_s = match member("expires_in") {
@@ -294,7 +313,8 @@ pub(super) fn read(answer: &Answer) -> Result<Granted, Failure> {
         Some(Value::String(text)) => text.trim().parse().ok(),
         Some(_) | None => None,
     };
-    let life_s = life_s.filter(|secs: &f64| secs.is_finite());
+    // Servers write 0 or less for what they do not know; a token that ends at once is none.
+    let life_s = life_s.filter(|secs: &f64| secs.is_finite() && *secs > 0.0);
     let life_s = life_s.unwrap_or(LIFE_DEFAULT_S);
     let life = Duration::from_secs_f64(life_s.clamp(LIFE_MIN_S, LIFE_MAX_S));
     Ok(Granted { header, life })

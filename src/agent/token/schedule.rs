@@ -14,6 +14,16 @@ use crate::domain::backoff::pause_ms;
 /// Between two fetches, whatever anybody wants.
 const SPACING: Duration = Duration::from_millis(200);
 
+/// The same where requests are signed: two of one second are the same request, and a server takes the
+/// second one for a replay.
+const SPACING_SIGNED: Duration = Duration::from_secs(1);
+
+/// A token that hardly lives is renewed no sooner.
+const RENEWAL_MIN: Duration = Duration::from_secs(1);
+
+/// The last try before a token ends is so much earlier, or a sixth of its life.
+const MARGIN: Duration = Duration::from_secs(5);
+
 /// Renewals that fail while the old token holds, or nobody asks.
 const RETRY_MS: (u64, u64) = (1_000, 30_000);
 
@@ -39,14 +49,56 @@ pub(super) struct Schedule {
     not_before: Option<Instant>,
     /// Fetches in a row that failed.
     failures: u32,
+    /// Those of them that were refused; an outage in between does not count as one.
+    refusals: u32,
+    /// The newest fetch was refused.
+    refused: bool,
+    is_signed: bool,
+    /// See [`MARGIN`].
+    margin: Duration,
     /// Tokens that were not taken, in a row.
     unwelcome: u32,
     unwelcome_at: Option<Instant>,
     /// No token is fetched before this only because the last was not taken.
     unwelcome_until: Option<Instant>,
+    /// What is due replaces a token that was not taken.
+    replaces: bool,
 }
 
 impl Schedule {
+    /// For requests that are signed, or are not.
+    pub(super) fn new(is_signed: bool) -> Self {
+        Self {
+            is_signed,
+            ..Self::default()
+        }
+    }
+
+    /// Two fetches begin no closer to each other.
+    pub(super) fn spacing(&self) -> Duration {
+        match self.is_signed {
+            true => SPACING_SIGNED,
+            false => SPACING,
+        }
+    }
+
+    /// The newest fetch was refused: another secret may help.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused
+    }
+
+    /// Something has changed that may end a refusal: there is no reason to wait any more.
+    pub(super) fn relent(&mut self, now: Instant) {
+        if self.failures == 0 {
+            return;
+        }
+        (self.refusals, self.refused) = (0, false);
+        // A server that has just answered is still not asked twice in one second for it.
+        let at = now + self.spacing();
+        self.not_before = self.not_before.map(|until| until.min(at));
+        self.due = self.due.map(|due| due.min(at));
+    }
+
     /// When to fetch next.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
@@ -55,12 +107,15 @@ impl Schedule {
     /// There is a token that holds for so long after its fetch began: the next one is fetched at two
     /// thirds of that, up to a tenth of it earlier, so that agents drift apart.
     pub(super) fn fetched(&mut self, began: Instant, life: Duration, now: Instant, jitter: u64) {
-        self.failures = 0;
+        (self.failures, self.refusals, self.refused) = (0, 0, false);
+        self.margin = MARGIN.min(life / 6);
+        if std::mem::take(&mut self.replaces) {
+            self.count_unwelcome(now, jitter);
+        }
         let tenth_ms = u64::try_from(life.as_millis() / 10).unwrap_or(0);
         let early = Duration::from_millis(jitter % (tenth_ms + 1));
-        let not_before = now + SPACING;
-        self.not_before = Some(not_before);
-        self.due = Some((began + life * 2 / 3 - early).max(not_before));
+        self.not_before = Some(now + self.spacing());
+        self.due = Some((began + life * 2 / 3 - early).max(now + RENEWAL_MIN));
     }
 
     /// There is none. While an old one holds until `ends`, the next try is early enough before that.
@@ -72,18 +127,28 @@ impl Schedule {
         jitter: u64,
     ) {
         self.failures = self.failures.saturating_add(1);
+        self.refused = kind == FailureKind::Refused;
+        self.refusals = self.refusals.saturating_add(self.refused.into());
+        let spacing = self.spacing();
         let pause =
-            |(first, cap)| Duration::from_millis(pause_ms(first, self.failures, cap, jitter));
-        let not_before = now
+            |(first, cap), count| Duration::from_millis(pause_ms(first, count, cap, jitter));
+        let mut not_before = now
             + match kind {
-                FailureKind::Away => SPACING,
-                FailureKind::Busy(asked) => asked.clamp(SPACING, BUSY_MAX),
-                FailureKind::Refused => pause(REFUSED_MS),
+                FailureKind::Away => spacing,
+                FailureKind::Busy(asked) => asked.clamp(spacing, BUSY_MAX.max(spacing)),
+                FailureKind::Refused => pause(REFUSED_MS, self.refusals),
             };
-        let mut due = now + pause(RETRY_MS);
+        let mut due = now + pause(RETRY_MS, self.failures);
         if let Some(ends) = ends.filter(|ends| *ends > now) {
             // Half of what is left, so that there are several tries before the end.
             due = due.min(now + (ends - now) / 2);
+            // Whoever refused may have been put right: once more before beats have to do without.
+            if let Some(last) = ends.checked_sub(self.margin)
+                && last >= now + spacing
+            {
+                not_before = not_before.min(last);
+                due = due.min(last);
+            }
         }
         self.not_before = Some(not_before);
         self.due = Some(due.max(not_before));
@@ -98,9 +163,17 @@ impl Schedule {
 
     /// A token that should hold was answered 401. Whether another one is fetched at once.
     pub(super) fn unwelcome(&mut self, now: Instant, jitter: u64) -> bool {
-        if self.unwelcome_until.is_some_and(|until| now < until) {
+        if let Some(until) = self.unwelcome_until.filter(|until| now < *until) {
+            let at = self.not_before.map_or(until, |at| at.max(until));
+            self.due = Some(self.due.map_or(at, |due| due.min(at)));
+            self.replaces = true;
             return false;
         }
+        self.count_unwelcome(now, jitter);
+        self.wanted(now)
+    }
+
+    fn count_unwelcome(&mut self, now: Instant, jitter: u64) {
         if self.unwelcome_at.is_none_or(|at| now - at > FORGIVEN) {
             self.unwelcome = 0;
         }
@@ -109,7 +182,6 @@ impl Schedule {
         let pause = Duration::from_millis(pause_ms(first, self.unwelcome, cap, jitter));
         self.unwelcome_at = Some(now);
         self.unwelcome_until = Some(now + pause);
-        self.wanted(now)
     }
 }
 

@@ -8,13 +8,16 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::agent::config::Server;
 use crate::agent::line::Http;
+use crate::clock::{Machine, ManualMachine};
+use crate::domain::Steady;
 
 /// Answers the n-th request as `script` says: status and body; without a status never.
 struct Endpoint {
     url: String,
     asked: Arc<AtomicUsize>,
-    _secret: tempfile::NamedTempFile,
+    secret: tempfile::NamedTempFile,
     fetched: Fetched,
+    machine: ManualMachine,
 }
 
 impl Endpoint {
@@ -46,11 +49,19 @@ impl Endpoint {
         let server: Server = toml::from_str(&server).unwrap();
         let grant = Grant::of(&server, "app").unwrap().unwrap();
         let http = Http::new(&server, Duration::from_secs(5), 0).unwrap();
+        let machine = ManualMachine::new();
+        let clock = Clock::anchored(
+            Arc::new(machine.clone()),
+            Steady::from_ms(0),
+            &machine.read(),
+        );
+        let line = Line::new(http);
         Self {
             url,
             asked,
-            _secret: secret,
-            fetched: Fetched::new(grant, Line::new(http), 5_000, TokenMeters::default()),
+            secret,
+            fetched: Fetched::new(grant, line, 5_000, TokenMeters::default(), clock),
+            machine,
         }
     }
 
@@ -202,4 +213,74 @@ async fn a_refusal_is_told_at_once_and_not_asked_for_again_and_again() {
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     assert!((3..=6).contains(&endpoint.asked()), "{}", endpoint.asked());
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_secret_ends_the_pause_after_refusals() {
+    let refusal = "{\"error\":\"invalid_client\"}";
+    let endpoint = Endpoint::start(move |n| match n {
+        0..8 => (401, refusal.to_owned()),
+        _ => token(n, 300),
+    })
+    .await;
+    while endpoint.asked() < 8 {
+        let _ = endpoint.header().await;
+        pass(1).await;
+    }
+    assert!(endpoint.fetched.next_try_in_ms().unwrap() > 10_000);
+    std::fs::write(endpoint.secret.path(), "another one").unwrap();
+    pass(3).await;
+    assert_eq!(endpoint.header().await.unwrap(), "Bearer t8");
+    assert_eq!(endpoint.fetched.next_try_in_ms(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_token_one_fetch_that_hangs_holds_up_no_other() {
+    let endpoint = Endpoint::start(|n| match n {
+        0 => (0, String::new()),
+        _ => token(n, 300),
+    })
+    .await;
+    endpoint.fetched.promise(Duration::from_millis(900));
+    let before = Instant::now();
+    assert_eq!(endpoint.header().await.unwrap(), "Bearer t1");
+    assert!(before.elapsed() <= Duration::from_millis(1000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_ends_also_while_the_machine_is_suspended() {
+    let endpoint = Endpoint::start(|n| token(n, 300)).await;
+    endpoint.header().await.unwrap();
+    endpoint.machine.sleep_ms(100_000);
+    assert!(endpoint.fetched.ends_in_s().unwrap() <= 200);
+    endpoint.machine.sleep_ms(250_000);
+    assert!(endpoint.fetched.hand_out().is_none());
+    assert_eq!(endpoint.header().await.unwrap(), "Bearer t1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_answered_401_is_handed_out_to_nobody() {
+    let endpoint = Endpoint::start(|n| match n {
+        0 | 2.. => token(n, 300),
+        _ => (500, String::new()),
+    })
+    .await;
+    let first = endpoint.header().await.unwrap();
+    assert!(endpoint.fetched.hand_out().is_some());
+    pass(1).await;
+    assert_eq!(endpoint.refused(&first).await, None);
+    assert!(endpoint.fetched.hand_out().is_none());
+    pass(3).await;
+    let handed = endpoint.fetched.hand_out().unwrap();
+    assert_eq!(handed.header, "Bearer t2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_for_tokens_again_and_again_sets_no_pace() {
+    let endpoint = Endpoint::start(|_| (500, String::new())).await;
+    for _ in 0..600 {
+        assert!(endpoint.fetched.hand_out().is_none());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!((3..=9).contains(&endpoint.asked()), "{}", endpoint.asked());
 }

@@ -114,7 +114,7 @@ fn nothing_of_a_secret_is_in_a_debug_text() {
     };
     assert!(!format!("{kept:?}").contains("s3cret"));
     let answer = answer(200, &json!({"access_token": "t0ken"}));
-    assert!(!format!("{:?}", read(&answer)).contains("t0ken"));
+    assert!(!format!("{:?}", read(&answer, false)).contains("t0ken"));
 }
 
 fn answer(status: u16, body: &Value) -> Answer {
@@ -128,7 +128,7 @@ fn answer(status: u16, body: &Value) -> Answer {
 
 #[test]
 fn answers_are_read_leniently() {
-    let life = |body: Value| read(&answer(200, &body)).unwrap().life.as_secs();
+    let life = |body: Value| read(&answer(200, &body), false).unwrap().life.as_secs();
     for (body, secs) in [
         (
             json!({"access_token": "t", "token_type": "Bearer", "expires_in": 3600}),
@@ -145,8 +145,8 @@ fn answers_are_read_leniently() {
         ),
         (json!({"access_token": "t", "expires_in": "soon"}), 300),
         (json!({"access_token": "t", "expires_in": "NaN"}), 300),
-        (json!({"access_token": "t", "expires_in": 0}), 1),
-        (json!({"access_token": "t", "expires_in": -5}), 1),
+        (json!({"access_token": "t", "expires_in": 0}), 300),
+        (json!({"access_token": "t", "expires_in": -5}), 300),
         (
             json!({"access_token": "t", "expires_in": 1e300}),
             30 * 24 * 3600,
@@ -154,7 +154,7 @@ fn answers_are_read_leniently() {
     ] {
         assert_eq!(life(body.clone()), secs, "{body}");
     }
-    let granted = read(&answer(200, &json!({"access_token": "t.1"}))).unwrap();
+    let granted = read(&answer(200, &json!({"access_token": "t.1"})), false).unwrap();
     assert_eq!(granted.header, "Bearer t.1");
 }
 
@@ -175,14 +175,15 @@ fn what_is_no_token_is_refused_without_being_repeated() {
             "not Bearer",
         ),
     ] {
-        let failure = read(&answer(200, &body)).unwrap_err();
+        let failure = read(&answer(200, &body), false).unwrap_err();
         assert!(failure.reason.contains(part), "{body}: {failure:?}");
-        assert_eq!(failure.kind, FailureKind::Refused);
+        assert_eq!(failure.kind, FailureKind::Away);
     }
     for (status, retry_after, kind) in [
         (400, None, FailureKind::Refused),
         (401, None, FailureKind::Refused),
-        (302, None, FailureKind::Refused),
+        (302, None, FailureKind::Away),
+        (404, None, FailureKind::Away),
         (500, None, FailureKind::Away),
         (429, None, FailureKind::Away),
         (429, Some(7), FailureKind::Busy(Duration::from_secs(7))),
@@ -193,10 +194,25 @@ fn what_is_no_token_is_refused_without_being_repeated() {
             retry_after: retry_after.map(Duration::from_secs),
             ..answer(status, &refusal)
         };
-        let failure = read(&answer).unwrap_err();
+        let failure = read(&answer, false).unwrap_err();
         let expected = format!("the server answered {status} (invalid_client)");
         assert!(failure.reason.starts_with(&expected), "{failure:?}");
         assert!(!failure.reason.contains("p4ss"));
         assert_eq!(failure.kind, kind);
+    }
+}
+
+#[test]
+fn only_who_knows_us_not_refuses() {
+    for (status, is_signed, kind) in [
+        (400, false, FailureKind::Away),
+        (401, false, FailureKind::Away),
+        (403, false, FailureKind::Away),
+        (400, true, FailureKind::Away),
+        (401, true, FailureKind::Refused),
+        (403, true, FailureKind::Refused),
+    ] {
+        let failure = read(&answer(status, &json!({})), is_signed).unwrap_err();
+        assert_eq!(failure.kind, kind, "{status} {is_signed}");
     }
 }

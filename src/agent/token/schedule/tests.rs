@@ -19,7 +19,7 @@ fn a_token_is_renewed_at_two_thirds_of_its_life_or_a_little_earlier() {
     // One that hardly lives.
     let mut schedule = Schedule::default();
     schedule.fetched(now, ms(1), now, 0);
-    assert_eq!(schedule.due(), Some(now + SPACING));
+    assert_eq!(schedule.due(), Some(now + RENEWAL_MIN));
 }
 
 #[test]
@@ -83,21 +83,57 @@ proptest! {
     #[test]
     fn while_a_token_holds_the_next_try_is_before_its_end(
         life_ms in 5_000..86_400_000_u64,
-        failures in 0..40_u32,
+        kinds in prop::collection::vec(0..3_u8, 0..40),
+        is_signed: bool,
         jitter: u64,
     ) {
         let began = Instant::now();
         let ends = began + ms(life_ms);
-        let mut schedule = Schedule::default();
+        let mut schedule = Schedule::new(is_signed);
         schedule.fetched(began, ms(life_ms), began, jitter);
-        for _ in 0..failures {
+        let spacing = schedule.spacing();
+        let margin = MARGIN.min(ms(life_ms) / 6);
+        for kind in kinds {
             let now = schedule.due().unwrap();
-            if now + SPACING * 2 >= ends {
+            if now + spacing * 2 >= ends - margin {
                 break;
             }
-            schedule.failed(FailureKind::Away, Some(ends), now, jitter);
+            let kind = match kind {
+                0 => FailureKind::Away,
+                1 => FailureKind::Busy(BUSY_MAX),
+                _ => FailureKind::Refused,
+            };
+            schedule.failed(kind, Some(ends), now, jitter);
             let next = schedule.due().unwrap();
-            prop_assert!(next < ends && next >= now + SPACING, "{next:?} {ends:?}");
+            prop_assert!(next <= ends - margin && next >= now + spacing, "{next:?} {ends:?}");
         }
     }
+}
+
+#[test]
+fn outages_do_not_make_a_refusal_longer_and_what_changes_ends_it() {
+    let now = Instant::now();
+    let mut schedule = Schedule::default();
+    for _ in 0..20 {
+        schedule.failed(FailureKind::Away, None, now, 0);
+    }
+    schedule.failed(FailureKind::Refused, None, now, 0);
+    assert!(schedule.is_refused() && schedule.wanted(now + ms(1_000)));
+    for _ in 0..20 {
+        schedule.failed(FailureKind::Refused, None, now, 0);
+    }
+    assert!(!schedule.wanted(now + ms(29_000)));
+    schedule.relent(now);
+    assert!(!schedule.is_refused() && schedule.wanted(now + SPACING));
+}
+
+#[test]
+fn two_requests_are_never_signed_in_one_second() {
+    let now = Instant::now();
+    let mut schedule = Schedule::new(true);
+    schedule.fetched(now, ms(300_000), now, 0);
+    assert!(!schedule.wanted(now + ms(999)));
+    schedule.failed(FailureKind::Away, None, now, 0);
+    assert!(!schedule.wanted(now + ms(999)));
+    assert!(schedule.wanted(now + ms(1_000)));
 }
