@@ -140,7 +140,7 @@ impl Client {
     }
 
     /// Whose services these are.
-    pub(super) fn app(&self) -> &str {
+    pub(super) fn app_name(&self) -> &str {
         &self.place.app_name
     }
 

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use toml::Table;
 
+pub(in crate::agent) use self::credentials::is_access_key;
 pub use self::credentials::{AccessKey, OAuth2, Secret};
 use crate::wire;
 
@@ -31,6 +32,9 @@ pub struct Config {
     pub status: Status,
     /// What is registered.
     pub services: Vec<Service>,
+    /// There may be no services: EdgeGallery's agents also stand beside applications that only ask.
+    #[serde(skip)]
+    pub may_be_idle: bool,
 }
 
 /// `[server]`
@@ -60,7 +64,7 @@ pub struct Server {
     /// The name that the platform's certificate must have; empty: the host of `url`.
     #[serde(default)]
     pub tls_name: String,
-    /// Tokens may be fetched without TLS also from other machines.
+    /// Tokens may be fetched from other machines without TLS, and sent to them.
     #[serde(default)]
     pub allow_plain: bool,
     /// An answer must be complete within so many milliseconds.

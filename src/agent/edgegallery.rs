@@ -9,7 +9,7 @@ mod file;
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
-use super::config::{self, AccessKey, Config, ConfigError, Secret};
+use super::config::{self, AccessKey, Config, ConfigError, OnStop, Secret};
 use crate::auth::sdk_hmac::ACCESS_KEY_BYTES_MAX;
 use crate::domain::AppInstanceId;
 
@@ -56,12 +56,14 @@ pub fn load(
     } else {
         directory.parent().unwrap_or(Path::new(""))
     };
+    let on_stop = on_stop(&variable)?;
     let environment = environment(variable, root)?;
     let config = Config {
         server: environment.server,
         agent: config::Agent {
             // Services are found again by their names.
             state_file: PathBuf::new(),
+            on_stop,
             ..config::Agent::of(&environment.app)
         },
         status: config::Status {
@@ -69,9 +71,23 @@ pub fn load(
             hand_out_tokens: true,
         },
         services: file.services,
+        may_be_idle: true,
     };
     config.check()?;
     Ok(config)
+}
+
+/// Whoever updates without a gap starts the new agent before the old one is stopped: the new one goes
+/// on with the services of the old one, which must then not remove them.
+fn on_stop(variable: impl Fn(&str) -> Option<String>) -> Result<OnStop, ConfigError> {
+    let value = variable("MEPULSE_ON_STOP").unwrap_or_default();
+    match value.trim() {
+        "" | "deregister" => Ok(OnStop::Deregister),
+        "leave" => Ok(OnStop::Leave),
+        other => Err(ConfigError::Wrong(format!(
+            "MEPULSE_ON_STOP ({other:?}) must be leave or deregister"
+        ))),
+    }
 }
 
 fn place(directory: &Path) -> Result<PathBuf, ConfigError> {
@@ -208,8 +224,7 @@ fn access_key(key: Option<String>, secret: Option<String>, wrong: &mut Vec<Strin
             none
         }
         (Some(key), Some(secret)) => {
-            let printable = key.bytes().all(|it| it.is_ascii_graphic() && it != b',');
-            if !printable || key.len() > ACCESS_KEY_BYTES_MAX {
+            if !config::is_access_key(&key) {
                 wrong.push(format!(
                     "AK must be 1 to {ACCESS_KEY_BYTES_MAX} printable characters, without a comma"
                 ));

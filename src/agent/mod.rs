@@ -128,6 +128,13 @@ impl Agent {
         prune: bool,
     ) -> Result<Self, client::ClientError> {
         let app = &config.agent.app_instance_id;
+        if !config.server.token_file.as_os_str().is_empty() && config.server.shows_tokens() {
+            log::warn!(
+                "server.url is {}: the token of server.token_file goes there without TLS, where others \
+                 can read along; use https",
+                config.server.url
+            );
+        }
         let client = Client::new(&config.server, app, &meters.token, &clock)?;
         let prober = prober(&config.server)?;
         let services: BTreeMap<_, _> = config

@@ -306,7 +306,8 @@ async fn of_name(client: &Client, name: &str) -> Result<Vec<Info>, Trouble> {
             Some(Value::Array(services)) => {
                 let services = services.into_iter().filter_map(Info::read);
                 // Not every server filters as it is asked to, neither by name nor by application.
-                let own = services.filter(|info| info.name == name && info.may_be_of(client.app()));
+                let own =
+                    services.filter(|info| info.name == name && info.may_be_of(client.app_name()));
                 Ok(own.collect())
             }
             Some(_) | None => Err(Trouble::Lost(

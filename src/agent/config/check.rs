@@ -20,7 +20,7 @@ impl Config {
         self.server.check()?;
         self.agent.check()?;
         self.status.listen()?;
-        if self.services.is_empty() {
+        if self.services.is_empty() && !self.may_be_idle {
             return wrong("there are no [[services]]; an agent needs at least one".to_owned());
         }
         if self.services.len() > SERVICES_MAX {

@@ -180,13 +180,25 @@ impl Server {
                  https://login.example/token, without credentials"
             ));
         };
-        if url.scheme() == "http" && !is_loopback(&url) && !self.allow_plain {
+        if is_readable(&url) && !self.allow_plain {
             return wrong(format!(
                 "tokens would be fetched at {endpoint} without TLS, where others can read along; use \
                  https, or set `server.allow_plain` if something else protects the way"
             ));
         }
+        if self.shows_tokens() && !self.allow_plain {
+            return wrong(format!(
+                "tokens would go to `server.url` {} without TLS, where others can read along; use https, \
+                 or set `server.allow_plain` if something else protects the way",
+                self.url
+            ));
+        }
         Ok(())
+    }
+
+    /// Whether the way to the platform shows tokens to others.
+    pub(in crate::agent) fn shows_tokens(&self) -> bool {
+        Url::parse(&self.url).is_ok_and(|url| is_readable(&url))
     }
 
     fn check_access_key(&self) -> Result<(), ConfigError> {
@@ -197,11 +209,7 @@ impl Server {
                 false => wrong("`server.access_key` needs an access_key".to_owned()),
             };
         }
-        let printable = own
-            .access_key
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && byte != b',');
-        if !printable || own.access_key.len() > ACCESS_KEY_BYTES_MAX {
+        if !is_access_key(&own.access_key) {
             return wrong(format!(
                 "`server.access_key.access_key` must be 1 to {ACCESS_KEY_BYTES_MAX} printable \
                  characters, without a comma"
@@ -222,6 +230,17 @@ impl Server {
 
 fn wrong(sentence: String) -> Result<(), ConfigError> {
     Err(ConfigError::Wrong(sentence))
+}
+
+/// Whether it can stand in a signature.
+pub(in crate::agent) fn is_access_key(text: &str) -> bool {
+    let is_printable = text.bytes().all(|it| it.is_ascii_graphic() && it != b',');
+    (1..=ACCESS_KEY_BYTES_MAX).contains(&text.len()) && is_printable
+}
+
+/// Whether others can read along.
+fn is_readable(url: &Url) -> bool {
+    url.scheme() == "http" && !is_loopback(url)
 }
 
 fn is_loopback(url: &Url) -> bool {

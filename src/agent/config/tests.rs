@@ -143,6 +143,14 @@ fn every_mistake_is_named() {
             "http://10.0.0.1/mep/token without TLS",
         ),
         (
+            replaced(
+                "http://127.0.0.1:8088\"",
+                "http://10.0.0.1\"\noauth2 = { client_secret_file = '/dev/null', token_url = \
+                 'https://login.example/token' }",
+            ),
+            "would go to `server.url` http://10.0.0.1 without TLS",
+        ),
+        (
             server("access_key = { access_key = 'a,b', secret_key_file = '/dev/null' }"),
             "without a comma",
         ),

@@ -198,15 +198,24 @@ pub(super) fn parse(text: &str) -> Result<Info, String> {
     let mut unknown = Vec::new();
     look(&all, &KNOWN, "", &mut unknown);
     let posts = document.service_info_posts.unwrap_or_default();
-    if posts.is_empty() {
-        return Err("there are no serviceInfoPosts; an agent needs at least one".to_owned());
-    }
     let services = posts.into_iter().enumerate().map(|(index, post)| {
         service(post).map_err(|reason| format!("serviceInfoPosts[{index}]: {reason}"))
     });
+    let services = services.collect::<Result<Vec<_>, _>>()?;
+    for (index, service) in services.iter().enumerate() {
+        if let Some(first) = services.iter().position(|other| other.name == service.name)
+            && first < index
+        {
+            return Err(format!(
+                "serviceInfoPosts[{first}] and [{index}] have the same serName {:?}; each needs one of \
+                 its own",
+                service.name
+            ));
+        }
+    }
     let subscriptions = document.ser_availability_notification_subscriptions;
     Ok(Info {
-        services: services.collect::<Result<_, _>>()?,
+        services,
         subscriptions: subscriptions.map_or(0, |all| all.len()),
         unknown,
     })

@@ -128,10 +128,15 @@ fn a_file_that_cannot_be_is_refused_with_a_reason() {
         let all = vec![format!("*{from}"); 9].join(", ");
         format!("{text}{to}: &{to} [{all}]\n")
     });
+    let bomb = format!(
+        "{bomb}serviceInfoPosts: [{{serName: a, transportInfo: {{implSpecificInfo: *k}}}}]\n"
+    );
     let post = |lines: &str| format!("serviceInfoPosts:\n  - serName: cam\n    {lines}\n");
     for (text, part) in [
-        ("", "no serviceInfoPosts"),
-        ("serviceInfoPosts: []", "no serviceInfoPosts"),
+        (
+            "serviceInfoPosts: [{serName: a}, {serName: b}, {serName: a}]",
+            "serviceInfoPosts[0] and [2]",
+        ),
         (
             "serviceInfoPosts: [{version: v1}]",
             "serviceInfoPosts[0]: serName",
@@ -144,10 +149,17 @@ fn a_file_that_cannot_be_is_refused_with_a_reason() {
             "lacks its host or port",
         ),
         ("{", "line"),
-        (&bomb, ""),
+        (&bomb, "budget"),
     ] {
         let error = file::parse(text).unwrap_err();
         assert!(error.contains(part), "{text}\n{error}");
+    }
+}
+
+#[test]
+fn an_agent_that_is_only_asked_needs_no_services() {
+    for text in ["{}", "serviceInfoPosts: []", "serviceInfoPosts:"] {
+        assert_eq!(file::parse(text).unwrap().services.len(), 0, "{text}");
     }
 }
 

@@ -180,6 +180,7 @@ impl RunArgs {
                 transport_id: self.transport_id.clone(),
                 ..config::Service::named(&text(&self.service))
             }],
+            may_be_idle: false,
         };
         config.check()?;
         Ok(config)
