@@ -13,11 +13,13 @@
 //! * [`notify`]: tells subscribers
 //! * [`http`]: routes, the accept loop, status codes
 //! * [`agent`]: heartbeats for applications that cannot
+//! * [`bench`]: how much, and how fast, measured from outside
 //! * [`config`], [`metrics`]
 //! * [`cli`]: the commands; builds everything inward-out and stops it outward-in
 
 pub mod agent;
 pub mod auth;
+pub mod bench;
 pub mod cli;
 pub mod clock;
 pub mod config;

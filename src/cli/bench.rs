@@ -1,52 +1,109 @@
-//! `mepulse bench`: so far the baseline that durable heartbeats are measured against.
+//! `mepulse bench`: measures a server, and what it stands on.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+mod args;
+mod baseline;
+mod text;
 
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use std::io::Write;
+use std::process::ExitCode;
 
+use tokio::signal::unix::{SignalKind, signal};
+
+pub(super) use self::args::BenchArgs;
+use self::args::BenchCommand;
 use super::Failure;
-use super::serve::announce;
-use crate::config::Config;
-use crate::http::listener::{Door, Limits, Server};
-use crate::http::{self, BodyLimits};
-use crate::metrics::Metrics;
+use crate::bench::report::Report;
+use crate::bench::{self, BenchError, Stop};
 
-/// Serves the heartbeat's route with the same listener and the same parsing, and nothing behind.
-pub(super) fn baseline(address: SocketAddr) -> Result<(), Failure> {
-    let server = Config::default().server;
-    let limits = Limits {
-        header_timeout: Duration::from_millis(server.header_timeout_ms),
-        body_timeout: Duration::from_millis(server.body_timeout_ms),
-        idle_timeout: Duration::from_millis(server.idle_timeout_ms),
-        connections_max: server.connections_max,
-        drain_timeout: Duration::ZERO,
+impl From<BenchError> for Failure {
+    fn from(error: BenchError) -> Self {
+        let code = match error {
+            BenchError::Usage(_) => 2,
+            _ => 1,
+        };
+        Self {
+            code,
+            message: error.to_string(),
+        }
+    }
+}
+
+pub(super) fn run(args: BenchArgs) -> Result<ExitCode, Failure> {
+    let command = match args.command {
+        BenchCommand::Baseline { listen } => {
+            return baseline::baseline(listen).map(|()| ExitCode::SUCCESS);
+        }
+        command => command,
     };
-    let body_limits = BodyLimits {
-        bytes: server.body_limit_bytes,
-        timeout_ms: server.body_timeout_ms,
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let json = command.wants_json();
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Failure::failed)?;
-    runtime.block_on(async {
-        let listener = TcpListener::bind(address).await.map_err(Failure::failed)?;
-        let address = listener.local_addr().map_err(Failure::failed)?;
-        announce(&format!("mepulse listening on http://{address}"));
-        let (stop, stopped) = watch::channel(false);
-        let routes = http::baseline_routes(body_limits);
-        let metrics = Arc::new(Metrics::new());
-        let server = Server::new(routes, limits, metrics, || {});
-        let door = Door::Plain { exposed: false };
-        let serving = server.serve(listener, door, stopped);
-        tokio::select! {
-            () = serving => {}
-            _ = tokio::signal::ctrl_c() => {}
+    let report = runtime.block_on(async {
+        let stop = interruption().map_err(Failure::failed)?;
+        Ok::<_, Failure>(measure(command, stop).await?)
+    })?;
+    print(&report, json)?;
+    if !report.failures.are_too_many() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(Failure::failed(format!(
+        "{:.1} % of all requests FAILED ({}): these numbers say nothing",
+        report.failures.share * 100.0,
+        text::kinds(&report.failures),
+    )))
+}
+
+async fn measure(command: BenchCommand, stop: Stop) -> Result<Report, BenchError> {
+    match command {
+        BenchCommand::Beats(args) => bench::load(&args.load.at.setup(stop), &args.plan()?).await,
+        BenchCommand::Batch(args) => bench::load(&args.load.at.setup(stop), &args.plan()?).await,
+        BenchCommand::Register(args) => bench::load(&args.at.setup(stop), &args.plan()?).await,
+        BenchCommand::Mixed(args) => bench::load(&args.load.at.setup(stop), &args.plan()?).await,
+        BenchCommand::Expire(args) => {
+            let plan = args.plan()?;
+            bench::expire(&args.setup(stop), &plan).await
         }
-        drop(stop);
-        Ok(())
-    })
+        BenchCommand::Recover(args) => bench::recover(&args.own.setup(stop), &args.plan()).await,
+        BenchCommand::Ratio(args) => bench::ratio(&args.own.setup(stop), &args.plan()).await,
+        BenchCommand::Size(args) => bench::size(&args.own.setup(stop), &args.plan()?).await,
+        // It is served, not measured; see above.
+        BenchCommand::Baseline { .. } => Err(BenchError::Interrupted),
+    }
+}
+
+/// Hears SIGINT and SIGTERM. The first one ends the measurement and cleans up; a second one ends a
+/// clean-up that hangs.
+fn interruption() -> std::io::Result<Stop> {
+    let (sender, stop) = Stop::new();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        for last in [false, true] {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if last {
+                eprintln!("mepulse: interrupted twice; what was registered may still be there");
+                std::process::exit(1);
+            }
+            sender.send_replace(true);
+        }
+    });
+    Ok(stop)
+}
+
+/// A reader that has gone away is no reason to fail.
+fn print(report: &Report, json: bool) -> Result<(), Failure> {
+    let text = match json {
+        true => serde_json::to_string_pretty(report).map_err(Failure::failed)? + "\n",
+        false => text::render(report),
+    };
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+    Ok(())
 }

@@ -19,6 +19,7 @@ use clap::{Args, Parser, Subcommand};
 
 use self::agent::AgentArgs;
 use self::app::{AppCommand, TokenArgs};
+use self::bench::BenchArgs;
 use crate::auth::AuthError;
 use crate::config::{ConfigError, Sources};
 use crate::store::OpenError;
@@ -46,7 +47,7 @@ enum Command {
     Admin(AdminArgs),
     /// Register and beat for applications that cannot.
     Agent(AgentArgs),
-    /// Measure.
+    /// Measure a server: one that is started for this, or any other.
     Bench(BenchArgs),
 }
 
@@ -146,23 +147,6 @@ enum AdminCommand {
     Token(TokenArgs),
 }
 
-#[derive(Debug, Args)]
-struct BenchArgs {
-    #[command(subcommand)]
-    command: BenchCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum BenchCommand {
-    /// Serve the heartbeat's route with the same parsing and no store: what the durable heartbeat is
-    /// measured against.
-    Baseline {
-        /// Address to listen on; port 0 picks a free one.
-        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
-        listen: SocketAddr,
-    },
-}
-
 /// Why a command failed: a sentence, and the exit code that goes with it.
 #[derive(Debug)]
 struct Failure {
@@ -232,9 +216,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(args) => serve::run(&args).map(done),
         Command::Admin(args) => admin::run(&args).map(done),
         Command::Agent(args) => agent::run(&args),
-        Command::Bench(BenchArgs {
-            command: BenchCommand::Baseline { listen },
-        }) => bench::baseline(listen).map(done),
+        Command::Bench(args) => bench::run(args),
     };
     match result {
         Ok(code) => code,

@@ -21,7 +21,7 @@ fn root() -> PathBuf {
 }
 
 /// Which rooms a room may import; an absent name is a decision.
-const MAY_IMPORT: [(&str, &[&str]); 13] = [
+const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("domain", &[]),
     ("clock", &["domain"]),
     ("config", &["domain", "store"]),
@@ -40,6 +40,7 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
         "agent",
         &["domain", "clock", "wire", "tls", "files", "auth"],
     ),
+    ("bench", &["clock", "wire", "tls"]),
     (
         "http",
         &[
