@@ -1,30 +1,24 @@
 //! `expire`: how long after its deadline a silent service is declared SUSPENDED, seen from outside.
 
-use std::cell::{Cell, RefCell};
+mod silence;
+
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use serde::Serialize;
 
-use super::fleet::{Fleet, Id, ask};
-use super::link::explain;
+use self::silence::{CLIENTS, Due, Watch};
+use super::fleet::{Fleet, Id};
 use super::report::{Failures, Findings, Report};
 use super::run::LONG_INTERVAL_S;
 use super::site::{Setup, Site};
-use super::stream::{self, Verdict};
+use super::stream;
 use super::tally::{Failed, Latency, Times};
-use super::work::{BEAT, batch, batch_good};
 use super::{BenchError, SERVICES_PER_APP_MAX};
 use crate::clock::{Stopwatch, wall_now};
 
-/// Verdicts that have not come so long after they were due do not come any more.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Deadlines count in whole milliseconds: only a verdict that is earlier than this is too early.
 const EARLY: Duration = Duration::from_millis(5);
-/// So many are registered and beaten at once.
-const CLIENTS: usize = 8;
 /// Services that are to fall silent at once must all be registered before the first of them does.
 /// Slow machines register so many per second.
 const REGISTERED_PER_S: u32 = 500;
@@ -85,13 +79,6 @@ pub struct ExpireResult {
     pub at_once_interval_s: u32,
     /// From their deadline to the event on the stream; the last one is the longest.
     pub at_once_lag: Option<Latency>,
-}
-
-/// When services fall silent.
-struct Due {
-    at: RefCell<HashMap<Id, Duration>>,
-    /// As the server agreed.
-    interval_s: Cell<u32>,
 }
 
 /// Measures how late verdicts are.
@@ -187,175 +174,6 @@ async fn measure(
         at_once_lag,
     };
     Ok((result, failures))
-}
-
-impl Due {
-    fn none() -> Self {
-        Self {
-            at: RefCell::default(),
-            interval_s: Cell::new(0),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Info {
-    time_stamp: TimeStamp,
-    interval: u32,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct TimeStamp {
-    seconds: u64,
-    nano_seconds: u64,
-}
-
-/// Beats, asks what the server made of it, and waits for verdicts.
-struct Watch<'a> {
-    site: &'a Site,
-    clock: Stopwatch,
-    /// The wall clock when `clock` started.
-    wall_ns: u64,
-    /// Whether the server's wall clock is ours.
-    server_time: bool,
-    grace: Grace,
-}
-
-impl Watch<'_> {
-    /// Beats each probe once, for the last time.
-    async fn probes(
-        &self,
-        setup: &Setup,
-        plan: &ExpirePlan,
-        probes: &mut Fleet,
-        due: &Due,
-    ) -> Result<(), BenchError> {
-        let target = &self.site.target;
-        let mut first = 0;
-        // A few at a time: those at the end must not fall silent before they are beaten.
-        while first < plan.probes {
-            let last = (first + CLIENTS).min(plan.probes);
-            probes
-                .grow(last, plan.interval_s, CLIENTS, &setup.stop, &setup.progress)
-                .await?;
-            let fleet = &*probes;
-            let beat = async |number: usize| {
-                let (mut link, mut body) = (None, Vec::new());
-                let request = target.request("PATCH", &fleet.liveness_of(number), BEAT);
-                let what = "the last beat of a probe";
-                let sent = self.clock.elapsed();
-                let status = ask(target, &mut link, &request, &mut body, what).await?;
-                if !matches!(status, 200 | 204) {
-                    return Err(BenchError::refused(what, explain(status, &body)));
-                }
-                let at = self.due(fleet, number, sent, due).await?;
-                due.at.borrow_mut().insert(fleet.ids()[number], at);
-                Ok(())
-            };
-            let beaten = setup.stop.unless(join_all((first..last).map(beat))).await?;
-            beaten.into_iter().collect::<Result<(), _>>()?;
-            first = last;
-        }
-        Ok(())
-    }
-
-    /// Beats all of a crowd in as few requests as can be, all at once.
-    async fn silence_at_once(
-        &self,
-        setup: &Setup,
-        crowd: &Fleet,
-        due: &Due,
-    ) -> Result<(), BenchError> {
-        let target = &self.site.target;
-        let ids = crowd.ids();
-        let beat = async |app: usize| {
-            let first = app * crowd.per_app();
-            let ids = &ids[first..(first + crowd.per_app()).min(ids.len())];
-            let (mut link, mut body) = (None, Vec::new());
-            let request = batch(target, &crowd.apps()[app], ids);
-            let what = "the last beat of many";
-            let sent = self.clock.elapsed();
-            let status = ask(target, &mut link, &request, &mut body, what).await?;
-            if status != 200 || batch_good(&body) != Some(ids.len() as u64) {
-                return Err(BenchError::refused(what, explain(status, &body)));
-            }
-            let at = self.due(crowd, first, sent, due).await?;
-            due.at.borrow_mut().extend(ids.iter().map(|id| (*id, at)));
-            Ok(())
-        };
-        let beaten = join_all((0..crowd.apps().len()).map(beat));
-        let beaten = setup.stop.unless(beaten).await?;
-        beaten.into_iter().collect()
-    }
-
-    /// When the n-th service is due, beaten at `sent`.
-    async fn due(
-        &self,
-        fleet: &Fleet,
-        number: usize,
-        sent: Duration,
-        due: &Due,
-    ) -> Result<Duration, BenchError> {
-        let target = &self.site.target;
-        let (mut link, mut body) = (None, Vec::new());
-        let request = target.request("GET", &fleet.liveness_of(number), b"");
-        let what = "asking for the time of a beat";
-        let status = ask(target, &mut link, &request, &mut body, what).await?;
-        let info: Info = match status {
-            200 => serde_json::from_slice(&body)
-                .map_err(|_| BenchError::refused(what, "the answer has no timeStamp"))?,
-            _ => return Err(BenchError::refused(what, explain(status, &body))),
-        };
-        due.interval_s.set(info.interval);
-        let base = match self.server_time {
-            false => sent,
-            true => {
-                let TimeStamp {
-                    seconds,
-                    nano_seconds,
-                } = info.time_stamp;
-                let stamp_ns = seconds.saturating_mul(1_000_000_000) + nano_seconds;
-                Duration::from_nanos(stamp_ns.saturating_sub(self.wall_ns))
-            }
-        };
-        Ok(base + self.grace.deadline(info.interval))
-    }
-
-    /// Waits for all verdicts, as long as there is hope; when each was heard of.
-    async fn listen(
-        &self,
-        setup: &Setup,
-        stream: &mut mpsc::UnboundedReceiver<Result<Verdict, String>>,
-        due: &[&HashMap<Id, Duration>],
-    ) -> Result<HashMap<Id, Duration>, BenchError> {
-        let ids = || due.iter().flat_map(|due| due.iter());
-        let wanted = ids().count();
-        let end = ids().map(|(_, at)| *at).max().unwrap_or_default() + PATIENCE;
-        let mut heard: HashMap<Id, Duration> = HashMap::new();
-        while heard.len() < wanted {
-            let Some(left) = end.checked_sub(self.clock.elapsed()) else {
-                break;
-            };
-            let next = tokio::time::timeout(left, stream.recv());
-            match setup.stop.unless(next).await? {
-                Err(_) => break,
-                Ok(Some(Ok(verdict))) => {
-                    if due.iter().any(|due| due.contains_key(&verdict.id)) {
-                        heard.insert(verdict.id, verdict.heard);
-                    }
-                }
-                Ok(Some(Err(reason))) => {
-                    return Err(BenchError::refused("following the events", reason));
-                }
-                Ok(None) => return Err(BenchError::refused("following the events", "it ended")),
-            }
-            let count = heard.len() as u64;
-            setup.progress.count("verdicts", count, wanted as u64);
-        }
-        Ok(heard)
-    }
 }
 
 /// How late they were; those that were early or did not come are failures.

@@ -1,9 +1,9 @@
 //! How much, and how fast: load for a server, measured from outside, and what this machine is.
 //!
 //! * `answer`, `link`: an HTTP client that costs little, because it shares the machine with the server
-//! * `schedule`, `load`, `tally`: closed and open loops, and what came of them
+//! * `schedule`, `load`, `worker`, `tally`: closed and open loops, and what came of them
 //! * `work`, `fleet`: what is asked, and the services that it is asked of
-//! * `own`, `usage`, `machine`, `disk`: a server of our own, what it takes, and what it stands on
+//! * `site`, `own`, `usage`, `machine`, `disk`: the server under test, what it takes, and what it stands on
 //! * `run`, `expire`, `recover`, `ratio`, `size`: the measurements, each a [`report::Report`]
 //!
 //! Whatever is not as it should be is counted, by kind, and shown: a number that leaves failures out
@@ -30,6 +30,7 @@ mod stream;
 mod tally;
 mod usage;
 mod work;
+mod worker;
 
 use std::io;
 use std::path::PathBuf;

@@ -49,6 +49,11 @@ impl Workdir {
         &self.0
     }
 
+    /// The directory that it was made in.
+    pub(super) fn base(&self) -> &Path {
+        self.0.parent().unwrap_or(&self.0)
+    }
+
     /// Where the server's store is.
     pub(super) fn store(&self) -> PathBuf {
         self.0.join("data")

@@ -11,7 +11,7 @@ use super::fleet::{Fleet, Names, remove_apps};
 use super::load::{Pace, Plan, Running};
 use super::report::{Failures, Findings, Report};
 use super::site::{Setup, Site, make_room};
-use super::tally::{Latency, Tally, per_second};
+use super::tally::{Latency, Tally, float, per_second};
 use super::usage::{Resources, Usage};
 use super::work::{Batches, Beats, Mixed, Registrations, Work};
 use super::{BenchError, SERVICES_PER_APP_MAX};
@@ -98,6 +98,9 @@ pub struct LoadResult {
     pub answers_by_kind: BTreeMap<&'static str, u64>,
     /// Open loop: from when a request was due; closed loop: from when it was sent. Failures included.
     pub latency: Option<Latency>,
+    /// CPU time that the load itself took per good answer, in microseconds: on one machine it is taken
+    /// from the server.
+    pub load_cpu_per_answer_us: f64,
     /// What a server of our own took.
     pub resources: Option<Resources>,
     /// Applications that were left on the server (`--keep`).
@@ -108,6 +111,8 @@ pub struct LoadResult {
 pub(super) struct Measured {
     pub(super) tally: Tally,
     pub(super) usage: Option<(Usage, Usage)>,
+    /// CPU time of the load.
+    pub(super) cpu: Duration,
 }
 
 /// Runs one kind of load.
@@ -139,7 +144,7 @@ pub async fn load(setup: &Setup, plan: &LoadPlan) -> Result<Report, BenchError> 
             log::warn!("{error}; some of {} are left", used.join(", "));
         }
     }
-    let Measured { tally, usage } = measured?;
+    let Measured { tally, usage, cpu } = measured?;
     let duration = plan.plan.duration;
     let workdir = site.workdir.as_ref();
     let resources = usage.zip(workdir).map(|(usage, workdir)| {
@@ -174,6 +179,7 @@ pub async fn load(setup: &Setup, plan: &LoadPlan) -> Result<Report, BenchError> 
         entries_per_s: per_second(tally.entries_in_time, duration),
         latency: tally.times.summary(),
         answers_by_kind: tally.by_kind,
+        load_cpu_per_answer_us: cpu.as_secs_f64() * 1e6 / float(tally.answers_in_time.max(1)),
         resources,
         kept: match plan.keep && !site.about.own {
             true => used,
@@ -259,12 +265,14 @@ pub(super) async fn drive(
         Ok::<_, BenchError>(())
     };
     until(plan.warm_up, "warming up").await?;
-    let before = site.usage();
+    let own_cpu = || Usage::of(std::process::id()).map_or(Duration::ZERO, |usage| usage.cpu);
+    let (before, cpu_before) = (site.usage(), own_cpu());
     until(plan.warm_up + plan.duration, "measuring").await?;
-    let after = site.usage();
+    let (after, cpu_after) = (site.usage(), own_cpu());
     let tally = running.finish(&setup.stop).await?;
     Ok(Measured {
         tally,
         usage: before.zip(after),
+        cpu: cpu_after.saturating_sub(cpu_before),
     })
 }

@@ -70,7 +70,7 @@ impl Setup {
             }
             Where::Own => {
                 let workdir = Workdir::new(&self.directory)?;
-                let disk = Disk::measure(workdir.path())?;
+                let disk = Disk::measure(workdir.base())?;
                 let process = Process::serve(&workdir, &self.settings, &self.stop).await?;
                 let url = process.url.clone();
                 (Some(process), Some(workdir), url, disk)

@@ -1,31 +1,21 @@
 //! What can be typed behind `mepulse bench`.
 
+mod load;
+mod value;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand, value_parser};
 
+use self::load::{BatchArgs, BeatsArgs, LoadArgs, MixedArgs};
+use self::value::{connections, count, duration, positive, services};
 use crate::bench::{
-    BenchError, CONNECTIONS_MAX, DURATION_S_MAX, ExpirePlan, Grace, Kind, LoadPlan, Pace, Plan,
-    Progress, RATE_PER_S_MAX, RatioPlan, RecoverPlan, SERVICES_MAX, SERVICES_PER_APP_MAX, Setup,
-    SizePlan, Stop, Where,
+    BenchError, ExpirePlan, Grace, Progress, RatioPlan, RecoverPlan, SERVICES_MAX, Setup, SizePlan,
+    Stop, Where,
 };
 use crate::config::Config;
-
-/// A count that fits into memory, within bounds.
-fn count(min: u32, max: u32) -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(u64::from(min)..=u64::from(max))
-}
-
-fn connections() -> RangedU64ValueParser<usize> {
-    count(1, CONNECTIONS_MAX)
-}
-
-fn services() -> RangedU64ValueParser<usize> {
-    count(1, SERVICES_MAX)
-}
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BenchArgs {
@@ -134,126 +124,6 @@ impl AtArgs {
             token_file: self.token_file.clone(),
             ..self.own.setup(stop)
         }
-    }
-}
-
-#[derive(Debug, Args)]
-pub(super) struct LoadArgs {
-    #[command(flatten)]
-    pub(super) at: AtArgs,
-    /// Connections, each with one request under way at the most.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = connections())]
-    connections: usize,
-    /// Requests per second, due whatever becomes of those before them: for latency. Without it each
-    /// connection asks again as soon as it is answered: for capacity.
-    #[arg(long, value_name = "PER_S", value_parser = value_parser!(u32).range(1..=i64::from(RATE_PER_S_MAX)))]
-    rate: Option<u32>,
-    /// Threads that make the load; more than one only if it is not the server that is busy.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count(1, 256))]
-    threads: usize,
-    /// Not counted, before what is: 500ms, 5s, 1m.
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
-    warm_up: Duration,
-    /// What is counted.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = positive)]
-    duration: Duration,
-    /// Leave on the server at --url what was registered.
-    #[arg(long)]
-    keep: bool,
-}
-
-impl LoadArgs {
-    fn of(&self, kind: Kind, fleet: Option<&FleetArgs>) -> Result<LoadPlan, BenchError> {
-        let services = fleet.map_or(0, |fleet| fleet.services);
-        let least = services.div_ceil(SERVICES_PER_APP_MAX as usize);
-        let applications = fleet.and_then(|fleet| fleet.apps).unwrap_or(least);
-        if applications > services || applications < least {
-            return Err(BenchError::Usage(format!(
-                "--apps {applications}: {services} services need {least} to {services} applications"
-            )));
-        }
-        Ok(LoadPlan {
-            kind,
-            services,
-            applications,
-            keep: self.keep,
-            plan: Plan {
-                pace: match self.rate {
-                    None => Pace::Closed,
-                    Some(rate_per_s) => Pace::Open { rate_per_s },
-                },
-                connections: self.connections,
-                threads: self.threads,
-                warm_up: self.warm_up,
-                duration: self.duration,
-            },
-        })
-    }
-
-    /// Of registrations: nobody beats.
-    pub(super) fn plan(&self) -> Result<LoadPlan, BenchError> {
-        self.of(Kind::Register, None)
-    }
-}
-
-/// Who beats.
-#[derive(Debug, Args)]
-struct FleetArgs {
-    /// Services that beat, in turn.
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = services())]
-    services: usize,
-    /// Applications that they are spread over [default: one for each thousand].
-    #[arg(long, value_name = "N", value_parser = services())]
-    apps: Option<usize>,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct BeatsArgs {
-    #[command(flatten)]
-    pub(super) load: LoadArgs,
-    #[command(flatten)]
-    fleet: FleetArgs,
-}
-
-impl BeatsArgs {
-    pub(super) fn plan(&self) -> Result<LoadPlan, BenchError> {
-        self.load.of(Kind::Beats, Some(&self.fleet))
-    }
-}
-
-#[derive(Debug, Args)]
-pub(super) struct BatchArgs {
-    #[command(flatten)]
-    pub(super) load: LoadArgs,
-    #[command(flatten)]
-    fleet: FleetArgs,
-    /// Services in one request.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count(1, SERVICES_PER_APP_MAX))]
-    per_request: usize,
-}
-
-impl BatchArgs {
-    pub(super) fn plan(&self) -> Result<LoadPlan, BenchError> {
-        let per_request = self.per_request;
-        self.load.of(Kind::Batch { per_request }, Some(&self.fleet))
-    }
-}
-
-#[derive(Debug, Args)]
-pub(super) struct MixedArgs {
-    #[command(flatten)]
-    pub(super) load: LoadArgs,
-    #[command(flatten)]
-    fleet: FleetArgs,
-    /// Repeats the order of an earlier run, whose report has it.
-    #[arg(long, value_name = "SEED")]
-    seed: Option<u64>,
-}
-
-impl MixedArgs {
-    pub(super) fn plan(&self) -> Result<LoadPlan, BenchError> {
-        let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
-        self.load.of(Kind::Mixed { seed }, Some(&self.fleet))
     }
 }
 
@@ -412,60 +282,5 @@ impl SizeArgs {
                 "--measure: two numbers of services are expected, the smaller one first".to_owned(),
             )),
         }
-    }
-}
-
-/// `500ms`, `3s`, `1.5s`, `2m`, `1h`; without a unit, seconds. An hour at the most.
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.'));
-    let (number, unit) = text.split_at(digits.unwrap_or(text.len()));
-    let unit_s = match unit {
-        "ms" => 1e-3,
-        "" | "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
-        _ => return Err("a time is expected, for example 500ms, 10s, 2m or 1h".to_owned()),
-    };
-    let number: f64 = number
-        .parse()
-        .map_err(|_| "a time is expected, for example 500ms, 10s, 2m or 1h".to_owned())?;
-    let length = Duration::try_from_secs_f64(number * unit_s).map_err(|error| error.to_string())?;
-    match length <= Duration::from_secs(u64::from(DURATION_S_MAX)) {
-        true => Ok(length),
-        false => Err("it is longer than an hour".to_owned()),
-    }
-}
-
-/// The same, and not nothing.
-fn positive(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        length if length < Duration::from_millis(10) => {
-            Err("it is shorter than 10 ms, in which nothing can be measured".to_owned())
-        }
-        length => Ok(length),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_have_units_and_bounds() {
-        for (text, ms) in [
-            ("500ms", 500),
-            ("3s", 3000),
-            ("2", 2000),
-            ("1.5s", 1500),
-            ("2m", 120_000),
-            ("1h", 3_600_000),
-            ("0s", 0),
-        ] {
-            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
-        }
-        for text in ["", "s", "-1s", "1d", "2h", "1.2.3s", "99999999999999999h"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
-        assert!(positive("0s").is_err() && positive("10ms").is_ok());
     }
 }

@@ -110,7 +110,7 @@ fn load(rows: &mut Rows, result: &LoadResult) -> String {
     rows.add(
         "load",
         format!(
-            "{pace}, {} connections, {} services of {} applications, {} s after {} s",
+            "{pace}, connections {}, services {}, applications {}, {} s after {} s of warm-up",
             result.connections,
             result.services,
             result.applications,
@@ -138,8 +138,11 @@ fn load(rows: &mut Rows, result: &LoadResult) -> String {
     latency(rows, "latency", result.latency.as_ref());
     if let Some(used) = &result.resources {
         rows.add(
-            "server's CPU",
-            format!("{:.1} µs per answer", used.cpu_per_answer_us),
+            "CPU per answer",
+            format!(
+                "{:.1} µs of the server, {:.1} µs of the load",
+                used.cpu_per_answer_us, result.load_cpu_per_answer_us
+            ),
         );
         rows.add("server's memory", bytes(used.rss_bytes));
         rows.add(
