@@ -88,7 +88,7 @@ pub struct LoadResult {
     pub warm_up_s: f64,
     /// Counted, in seconds.
     pub duration_s: f64,
-    /// Good answers to what was asked in that time.
+    /// Good answers to what was due (open loop) or under way (closed loop) in that time.
     pub answers: u64,
     /// Good answers that came in each second of it.
     pub answers_per_s: f64,

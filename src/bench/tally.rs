@@ -89,7 +89,7 @@ pub(super) struct Tally {
     pub(super) answers_in_time: u64,
     /// Heartbeats, registrations and so on in those.
     pub(super) entries_in_time: u64,
-    /// Good answers to requests of the measured time, whenever they came.
+    /// Good answers to what was due or under way in the measured time, whenever they came.
     pub(super) answers: u64,
     /// The same by what was asked.
     pub(super) by_kind: BTreeMap<&'static str, u64>,

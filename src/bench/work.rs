@@ -22,7 +22,7 @@ pub(super) struct Job {
 #[derive(Debug, Clone)]
 enum What {
     Beat,
-    Batch,
+    Batch { entries: u64 },
     Read,
     Register { number: usize },
     Remove,
@@ -159,23 +159,23 @@ pub(super) fn batch_good(body: &[u8]) -> Option<u64> {
 impl Work for Batches {
     fn next(&self, request: &mut Vec<u8>) -> Option<Job> {
         let number = self.next.fetch_add(1, Ordering::Relaxed) % self.requests.len();
-        request.extend_from_slice(&self.requests[number].0);
+        let (bytes, entries) = &self.requests[number];
+        request.extend_from_slice(bytes);
         Some(Job {
             kind: "batch",
-            what: What::Batch,
+            what: What::Batch { entries: *entries },
         })
     }
 
-    fn judge(&self, _: &Job, status: u16, body: &[u8]) -> Result<u64, Wrong> {
+    fn judge(&self, job: &Job, status: u16, body: &[u8]) -> Result<u64, Wrong> {
         expect(status, &[200], body)?;
-        let wanted = self.requests[0].1;
         let good = batch_good(body)
             .ok_or_else(|| Wrong::content("the answer to a batch is no list of statuses"))?;
-        // Only the last batch of an application may be shorter than the first.
-        match good {
-            0 => Err(Wrong::content("no entry of a batch was accepted")),
-            good if good > wanted => Err(Wrong::content("more entries than were asked for")),
-            good => Ok(good),
+        match job.what {
+            What::Batch { entries } if entries != good => Err(Wrong::content(&format!(
+                "{good} of {entries} entries of a batch were accepted"
+            ))),
+            _ => Ok(good),
         }
     }
 }
@@ -331,7 +331,7 @@ impl Work for Mixed {
             }
             What::Read => expect(status, &[200], body),
             What::Remove => expect(status, &[204], body),
-            What::Beat | What::Batch => self.beats.judge(job, status, body),
+            What::Beat | What::Batch { .. } => self.beats.judge(job, status, body),
         }
     }
 }

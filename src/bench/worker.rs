@@ -139,7 +139,11 @@ impl Worker {
         let failed = judged.is_err();
         {
             let mut tally = local.tally.borrow_mut();
-            let counts = local.counts(due);
+            let counts = match local.pacer {
+                Some(_) => local.counts(due),
+                // All that was under way in the measured time: what hung all through it, too.
+                None => now >= common.plan.warm_up,
+            };
             if counts {
                 tally.times.record(now.saturating_sub(due));
             }

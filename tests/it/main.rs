@@ -8,6 +8,7 @@ mod agent;
 mod app_races;
 mod auth;
 mod bad_input;
+mod bench;
 mod blind;
 mod callbacks;
 mod config;
