@@ -103,8 +103,8 @@ impl Fleet {
         self.target = target.clone();
     }
 
-    /// Registers until there are `services`. On an error those that were registered are removed with
-    /// all others.
+    /// Registers until there are `services`. After an error the applications are known all the same, so
+    /// that what was registered until then can be removed.
     pub(super) async fn grow(
         &mut self,
         services: usize,

@@ -88,7 +88,7 @@ pub enum BenchError {
         /// The end of its log.
         said: String,
     },
-    /// A server of our own is still there after it was told to go.
+    /// The directory of a server of our own is still there after it has ended.
     #[error("{} could not be removed: {source}; remove it by hand", path.display())]
     LeftBehind {
         /// The directory.

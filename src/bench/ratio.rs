@@ -12,7 +12,7 @@ use super::fleet::Fleet;
 use super::link::Target;
 use super::load::{Pace, Plan, Running};
 use super::own::Process;
-use super::recover::own_only;
+use super::recover::{not_own, own_only};
 use super::report::{Failures, Findings, Report};
 use super::run::LONG_INTERVAL_S;
 use super::site::{Setup, Site, make_room};
@@ -73,7 +73,7 @@ pub struct RatioRow {
 /// # Errors
 /// [`BenchError`]; also for a server that is not ours.
 pub async fn ratio(setup: &Setup, plan: &RatioPlan) -> Result<Report, BenchError> {
-    own_only(setup, "ratio")?;
+    own_only(setup)?;
     make_room(plan.connections.iter().copied().max().unwrap_or(0))?;
     let site = setup.open().await?;
     let mut all = Tally::new()?;
@@ -94,7 +94,7 @@ async fn compare(
         .grow(plan.services, LONG_INTERVAL_S, 64, stop, progress)
         .await?;
     let Some(workdir) = &site.workdir else {
-        return Err(BenchError::Interrupted);
+        return Err(not_own());
     };
     let baseline = Process::baseline(workdir, stop).await?;
     let baseline_target = Arc::new(setup.target(&baseline.url)?);

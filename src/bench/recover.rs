@@ -58,7 +58,7 @@ pub struct RecoverResult {
 /// # Errors
 /// [`BenchError`]; also for a server that is not ours.
 pub async fn recover(setup: &Setup, plan: &RecoverPlan) -> Result<Report, BenchError> {
-    own_only(setup, "recover")?;
+    own_only(setup)?;
     make_room(plan.connections)?;
     let mut site = setup.open().await?;
     let mut fleet = Fleet::empty(&site.target, "a", SERVICES_PER_APP_MAX as usize);
@@ -99,13 +99,16 @@ pub async fn recover(setup: &Setup, plan: &RecoverPlan) -> Result<Report, BenchE
 }
 
 /// What ends servers or puts others beside them is not for one that others use.
-pub(super) fn own_only(setup: &Setup, bench: &str) -> Result<(), BenchError> {
+pub(super) fn own_only(setup: &Setup) -> Result<(), BenchError> {
     match setup.server {
         Where::Own => Ok(()),
-        Where::Url(_) => Err(BenchError::Usage(format!(
-            "bench {bench} starts its own server; leave --url out"
-        ))),
+        Where::Url(_) => Err(not_own()),
     }
+}
+
+/// See [`own_only`].
+pub(super) fn not_own() -> BenchError {
+    BenchError::Usage("this is measured on a server that is started for it, not on others".into())
 }
 
 /// Load, and `kill -9` in the middle of it; how many beats there were.
@@ -147,7 +150,7 @@ pub(super) async fn restart(
     fleet: &Fleet,
 ) -> Result<Back, BenchError> {
     let Some(workdir) = &site.workdir else {
-        return own_only(setup, "recover").and(Err(BenchError::Interrupted));
+        return Err(not_own());
     };
     let process = Process::serve(workdir, &setup.settings, &setup.stop).await?;
     let started = process.started;

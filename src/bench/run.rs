@@ -58,7 +58,7 @@ pub struct LoadPlan {
     pub services: usize,
     /// Applications that they are spread over; at most a thousand services each.
     pub applications: usize,
-    /// Leave on a server that is not ours what was registered.
+    /// Leave on a server that is not ours what was registered, if nothing goes wrong.
     pub keep: bool,
     /// How.
     pub plan: Plan,
@@ -134,9 +134,9 @@ pub async fn load(setup: &Setup, plan: &LoadPlan) -> Result<Report, BenchError> 
     let mut used = Vec::new();
     let measured = measure(setup, &site, plan, &mut fleet, guests, &mut used).await;
     used.extend_from_slice(fleet.apps());
-    let kept = plan.keep || site.about.own;
-    if !kept {
-        // Also after a failure or an interruption: nothing of ours stays.
+    let kept = plan.keep && measured.is_ok();
+    if !kept && !site.about.own {
+        // After a failure or an interruption nobody asked for it to stay.
         let removed = remove_apps(&site.target, &used, &setup.progress).await;
         if measured.is_ok() {
             removed?;
@@ -181,7 +181,7 @@ pub async fn load(setup: &Setup, plan: &LoadPlan) -> Result<Report, BenchError> 
         answers_by_kind: tally.by_kind,
         load_cpu_per_answer_us: cpu.as_secs_f64() * 1e6 / float(tally.answers_in_time.max(1)),
         resources,
-        kept: match plan.keep && !site.about.own {
+        kept: match kept && !site.about.own {
             true => used,
             false => Vec::new(),
         },

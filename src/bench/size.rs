@@ -100,7 +100,7 @@ pub struct SizeResult {
 /// # Errors
 /// [`BenchError`]; also for a server that is not ours.
 pub async fn size(setup: &Setup, plan: &SizePlan) -> Result<Report, BenchError> {
-    own_only(setup, "size")?;
+    own_only(setup)?;
     make_room(CONNECTIONS)?;
     let mut site = setup.open().await?;
     let mut fleet = Fleet::empty(&site.target, "a", SERVICES_PER_APP_MAX as usize);

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub(super) use self::args::BenchArgs;
-use self::args::BenchCommand;
+use self::args::{BenchCommand, Measurement};
 use super::Failure;
 use crate::bench::report::Report;
 use crate::bench::{self, BenchError, Stop};
@@ -29,20 +29,22 @@ impl From<BenchError> for Failure {
 }
 
 pub(super) fn run(args: BenchArgs) -> Result<ExitCode, Failure> {
-    let command = match args.command {
-        BenchCommand::Baseline { listen } => {
-            return baseline::baseline(listen).map(|()| ExitCode::SUCCESS);
-        }
-        command => command,
-    };
-    let json = command.wants_json();
+    match args.command {
+        BenchCommand::Baseline { listen } => baseline::baseline(listen).map(|()| ExitCode::SUCCESS),
+        BenchCommand::Measure(what) => report(*what),
+    }
+}
+
+/// Measures, and prints what came of it.
+fn report(what: Measurement) -> Result<ExitCode, Failure> {
+    let json = what.wants_json();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Failure::failed)?;
     let report = runtime.block_on(async {
         let stop = interruption().map_err(Failure::failed)?;
-        Ok::<_, Failure>(measure(command, stop).await?)
+        Ok::<_, Failure>(measure(what, stop).await?)
     })?;
     print(&report, json)?;
     if !report.failures.are_too_many() {
@@ -55,21 +57,19 @@ pub(super) fn run(args: BenchArgs) -> Result<ExitCode, Failure> {
     )))
 }
 
-async fn measure(command: BenchCommand, stop: Stop) -> Result<Report, BenchError> {
-    match command {
-        BenchCommand::Beats(args) => bench::load(&args.load.at.setup(stop), &args.plan()?).await,
-        BenchCommand::Batch(args) => bench::load(&args.load.at.setup(stop), &args.plan()?).await,
-        BenchCommand::Register(args) => bench::load(&args.at.setup(stop), &args.plan()?).await,
-        BenchCommand::Mixed(args) => bench::load(&args.load.at.setup(stop), &args.plan()?).await,
-        BenchCommand::Expire(args) => {
+async fn measure(what: Measurement, stop: Stop) -> Result<Report, BenchError> {
+    match what {
+        Measurement::Beats(args) => bench::load(&args.load.at.setup(stop), &args.plan()?).await,
+        Measurement::Batch(args) => bench::load(&args.load.at.setup(stop), &args.plan()?).await,
+        Measurement::Register(args) => bench::load(&args.at.setup(stop), &args.plan()?).await,
+        Measurement::Mixed(args) => bench::load(&args.load.at.setup(stop), &args.plan()?).await,
+        Measurement::Expire(args) => {
             let plan = args.plan()?;
             bench::expire(&args.setup(stop), &plan).await
         }
-        BenchCommand::Recover(args) => bench::recover(&args.own.setup(stop), &args.plan()).await,
-        BenchCommand::Ratio(args) => bench::ratio(&args.own.setup(stop), &args.plan()).await,
-        BenchCommand::Size(args) => bench::size(&args.own.setup(stop), &args.plan()?).await,
-        // It is served, not measured; see above.
-        BenchCommand::Baseline { .. } => Err(BenchError::Interrupted),
+        Measurement::Recover(args) => bench::recover(&args.own.setup(stop), &args.plan()).await,
+        Measurement::Ratio(args) => bench::ratio(&args.own.setup(stop), &args.plan()).await,
+        Measurement::Size(args) => bench::size(&args.own.setup(stop), &args.plan()?).await,
     }
 }
 

@@ -1,6 +1,6 @@
 //! TLS of the connections that we open: whom we trust, and who we are.
 //!
-//! Callbacks and the agent use it. There is no way to turn the verification off.
+//! Callbacks, the agent and the bench use it. There is no way to turn the verification off.
 
 use log::warn;
 use rustls::{ClientConfig, RootCertStore};

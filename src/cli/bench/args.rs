@@ -25,6 +25,20 @@ pub(in crate::cli) struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BenchCommand {
+    #[command(flatten)]
+    Measure(Box<Measurement>),
+    /// Serve the heartbeat's route with the same parsing and no store: what the durable heartbeat is
+    /// measured against.
+    Baseline {
+        /// Address to listen on; port 0 picks a free one.
+        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+    },
+}
+
+/// What ends with a report.
+#[derive(Debug, Subcommand)]
+pub(super) enum Measurement {
     /// Heartbeats one by one.
     Beats(BeatsArgs),
     /// Heartbeats of many services in one request.
@@ -41,16 +55,9 @@ pub(super) enum BenchCommand {
     Ratio(RatioArgs),
     /// What this machine needs for so many services: a short calibration, the rest extrapolated.
     Size(SizeArgs),
-    /// Serve the heartbeat's route with the same parsing and no store: what the durable heartbeat is
-    /// measured against.
-    Baseline {
-        /// Address to listen on; port 0 picks a free one.
-        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
-        listen: SocketAddr,
-    },
 }
 
-impl BenchCommand {
+impl Measurement {
     /// Whether the report is to be JSON.
     pub(super) fn wants_json(&self) -> bool {
         match self {
@@ -62,7 +69,6 @@ impl BenchCommand {
             Self::Recover(args) => args.own.json,
             Self::Ratio(args) => args.own.json,
             Self::Size(args) => args.own.json,
-            Self::Baseline { .. } => false,
         }
     }
 }
@@ -135,7 +141,7 @@ pub(super) struct ExpireArgs {
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = count(0, SERVICES_MAX))]
     services: usize,
     /// Services that fall silent, one after the other.
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = count(1, 100_000))]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = count(1, 10_000))]
     probes: usize,
     /// Services that fall silent all at once.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = count(0, 100_000))]
