@@ -13,7 +13,7 @@
 //! * [`notify`]: tells subscribers
 //! * [`http`]: routes, the accept loop, status codes
 //! * [`agent`]: heartbeats for applications that cannot
-//! * [`bench`]: how much, and how fast, measured from outside
+//! * [`mod@bench`]: how much, and how fast, measured from outside
 //! * [`config`], [`metrics`]
 //! * [`cli`]: the commands; builds everything inward-out and stops it outward-in
 

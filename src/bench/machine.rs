@@ -15,10 +15,13 @@ pub struct Machine {
     pub cores: usize,
     /// Memory in bytes.
     pub ram_bytes: u64,
+    /// Processes that wanted to run in the minute before, in the mean: work of others that the
+    /// measurement shares the machine with.
+    pub load_average_1_min: f64,
 }
 
 impl Machine {
-    /// Reads `/proc`.
+    /// Reads `/proc`: before a measurement, whose own load is not to be in it.
     pub(super) fn read() -> Self {
         let text = |path| fs::read_to_string(path).unwrap_or_default();
         let cpu = text("/proc/cpuinfo");
@@ -27,6 +30,11 @@ impl Machine {
             kernel: format!("Linux {}", text("/proc/sys/kernel/osrelease").trim()),
             cpu_model: value_of(&cpu, "model name").unwrap_or_default().to_owned(),
             cores: std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
+            load_average_1_min: text("/proc/loadavg")
+                .split(' ')
+                .next()
+                .and_then(|load| load.parse().ok())
+                .unwrap_or(0.0),
             ram_bytes: value_of(&memory, "MemTotal")
                 .and_then(kilobytes)
                 .unwrap_or(0),

@@ -58,11 +58,13 @@ pub(super) struct Site {
     /// Behind the process: its directory must outlive it.
     pub(super) workdir: Option<Workdir>,
     disk: Disk,
+    machine: Machine,
 }
 
 impl Setup {
     /// Makes the server ready, and measures what it stands on.
     pub(super) async fn open(&self) -> Result<Site, BenchError> {
+        let machine = Machine::read();
         let (process, workdir, url, disk) = match &self.server {
             Where::Url(url) => {
                 let disk = Disk::measure(&self.directory)?;
@@ -94,6 +96,7 @@ impl Setup {
             process,
             workdir,
             disk,
+            machine,
         })
     }
 
@@ -128,7 +131,7 @@ impl Site {
                 true => "debug",
                 false => "release",
             },
-            machine: Machine::read(),
+            machine: self.machine,
             disk: self.disk,
             server: self.about,
             result,

@@ -1,7 +1,8 @@
 //! `size`: what this machine needs for so many services that beat so often.
 //!
 //! A short run with two modest numbers of services shows what one beat and one service cost here; the
-//! rest is arithmetic, and is said to be.
+//! rest is arithmetic, and is said to be. Memory and disk are looked at under the rate that is asked
+//! for, on a fresh process: after load as fast as it goes they tell of that load, not of the services.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use super::fleet::Fleet;
 use super::load::{Pace, Plan};
 use super::recover::{own_only, restart};
 use super::report::{Failures, Findings, Report};
-use super::run::{LONG_INTERVAL_S, drive};
+use super::run::{LONG_INTERVAL_S, Measured, drive};
 use super::site::{Setup, Site, make_room};
 use super::tally::{Tally, float, per_second, whole};
 use super::usage::Usage;
@@ -26,6 +27,9 @@ const CONNECTIONS: usize = 64;
 const PER_REQUEST: usize = 100;
 /// Not counted.
 const WARM_UP: Duration = Duration::from_millis(300);
+/// The asked rate is held for so many times the length of the other measurements: what is written for a
+/// beat differs several-fold between short windows.
+const STEADY: u32 = 5;
 /// A machine that is busier than this share of what it can do has nothing left for bad moments.
 const SHARE_MAX: f64 = 0.5;
 
@@ -42,6 +46,13 @@ pub struct SizePlan {
     pub duration: Duration,
 }
 
+impl SizePlan {
+    /// Heartbeats in each second.
+    fn beats_per_s(&self) -> f64 {
+        f64::from(self.services) / f64::from(self.interval_s.max(1))
+    }
+}
+
 /// What one number of services took. Measured.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Calibration {
@@ -51,10 +62,16 @@ pub struct Calibration {
     pub beats_per_s: f64,
     /// Heartbeats per second, a hundred in each request.
     pub batch_beats_per_s: f64,
-    /// Resident memory in bytes.
-    pub rss_bytes: u64,
     /// From the start of the process to the first beat, after `kill -9`, in milliseconds.
     pub start_ms: f64,
+    /// The heartbeats per second, one by one, that the rest was measured under: what is asked for, or half
+    /// of what this machine can do.
+    pub steady_per_s: u32,
+    /// Resident memory then, in bytes.
+    pub rss_bytes: u64,
+    /// Handed to the disk for each of them, in bytes. At more per second they share commits, and each
+    /// takes less.
+    pub written_per_beat_bytes: f64,
 }
 
 /// What is needed. Computed.
@@ -68,7 +85,8 @@ pub struct Need {
     pub batch_share: f64,
     /// Resident memory in bytes.
     pub rss_bytes: u64,
-    /// Handed to the disk in a day, in bytes: what wears flash out.
+    /// Handed to the disk in a day, in bytes: what wears flash out. Rough, an order of magnitude: it differs
+    /// several-fold with the length of the measurement.
     pub written_bytes_per_day: u64,
     /// From a start to the first beat, in milliseconds.
     pub start_ms: u64,
@@ -87,10 +105,6 @@ pub struct SizeResult {
     pub interval_s: u32,
     /// Measured here, just now.
     pub measured: [Calibration; 2],
-    /// Handed to the disk for each beat, one by one, in bytes. Measured.
-    pub written_per_beat_bytes: f64,
-    /// At so many beats per second: at more, they share commits, and each takes less.
-    pub written_at_per_s: u32,
     /// Extrapolated from there.
     pub extrapolated: Need,
 }
@@ -123,20 +137,11 @@ pub async fn size(setup: &Setup, plan: &SizePlan) -> Result<Report, BenchError> 
         &mut all,
     )
     .await?;
-    let needed_per_s = f64::from(plan.services) / f64::from(plan.interval_s.max(1));
-    // What is written for a beat depends on how many share a commit: at the rate that is asked for, if
-    // this machine has it.
-    let rate_per_s = needed_per_s.min(large.beats_per_s * SHARE_MAX).max(1.0);
-    let rate_per_s = u32::try_from(whole(rate_per_s)).unwrap_or(u32::MAX);
-    let written_per_beat_bytes =
-        written_per_beat(setup, &site, &fleet, plan, rate_per_s, &mut all).await?;
     let result = SizeResult {
         services: plan.services,
         interval_s: plan.interval_s,
         measured: [small, large],
-        written_per_beat_bytes,
-        written_at_per_s: rate_per_s,
-        extrapolated: need(plan, small, large, written_per_beat_bytes),
+        extrapolated: need(plan, small, large),
     };
     let failures = Failures::new(all.failures, all.answers);
     site.close("size", Findings::Size(Box::new(result)), failures)
@@ -165,46 +170,37 @@ async fn calibrate(
     };
     let work: Arc<dyn Work> = Arc::new(Beats::new(&site.target, fleet));
     let singles = drive(setup, site, &work, load(Pace::Closed)).await?.tally;
+    let work: Arc<dyn Work> = Arc::new(Batches::new(&site.target, fleet, PER_REQUEST));
+    let batches = drive(setup, site, &work, load(Pace::Closed)).await?.tally;
     if let Some(process) = site.process.take() {
         process.kill().await?;
     }
     let back = restart(setup, site, fleet).await?;
-    let work: Arc<dyn Work> = Arc::new(Batches::new(&site.target, fleet, PER_REQUEST));
-    let batches = drive(setup, site, &work, load(Pace::Closed)).await?.tally;
-    all.add(&singles);
-    all.add(&batches);
+    let beats_per_s = per_second(singles.entries_in_time, plan.duration);
+    let rate_per_s = plan.beats_per_s().min(beats_per_s * SHARE_MAX).max(1.0);
+    let rate_per_s = u32::try_from(whole(rate_per_s)).unwrap_or(u32::MAX);
+    let work: Arc<dyn Work> = Arc::new(Beats::new(&site.target, fleet));
+    let steady = Plan {
+        duration: plan.duration * STEADY,
+        ..load(Pace::Open { rate_per_s })
+    };
+    let Measured { tally, usage, .. } = drive(setup, site, &work, steady).await?;
+    let beats = tally.answers_in_time.max(1);
+    for tally in [&singles, &batches, &tally] {
+        all.add(tally);
+    }
+    let written = |(before, after): (Usage, Usage)| {
+        float(after.written_bytes.saturating_sub(before.written_bytes)) / float(beats)
+    };
     Ok(Calibration {
         services,
-        beats_per_s: per_second(singles.entries_in_time, plan.duration),
+        beats_per_s,
         batch_beats_per_s: per_second(batches.entries_in_time, plan.duration),
-        rss_bytes: site.usage().map_or(0, |usage| usage.rss_bytes),
         start_ms: back.first_beat_ms,
+        steady_per_s: rate_per_s,
+        rss_bytes: usage.map_or(0, |(_, after)| after.rss_bytes),
+        written_per_beat_bytes: usage.map_or(0.0, written),
     })
-}
-
-async fn written_per_beat(
-    setup: &Setup,
-    site: &Site,
-    fleet: &Fleet,
-    plan: &SizePlan,
-    rate_per_s: u32,
-    all: &mut Tally,
-) -> Result<f64, BenchError> {
-    let work: Arc<dyn Work> = Arc::new(Beats::new(&site.target, fleet));
-    let load = Plan {
-        pace: Pace::Open { rate_per_s },
-        connections: CONNECTIONS,
-        threads: 1,
-        warm_up: WARM_UP,
-        duration: plan.duration,
-    };
-    let measured = drive(setup, site, &work, load).await?;
-    all.add(&measured.tally);
-    let written = |(before, after): (Usage, Usage)| {
-        float(after.written_bytes.saturating_sub(before.written_bytes))
-    };
-    let beats = measured.tally.answers_in_time.max(1);
-    Ok(measured.usage.map_or(0.0, written) / float(beats))
 }
 
 /// The line through two measured points, where `services` are. It never falls: what costs less with
@@ -219,13 +215,8 @@ fn line((x0, y0): (usize, f64), (x1, y1): (usize, f64), services: u32) -> f64 {
 }
 
 /// What is needed, by arithmetic.
-fn need(
-    plan: &SizePlan,
-    small: Calibration,
-    large: Calibration,
-    written_per_beat_bytes: f64,
-) -> Need {
-    let beats_per_s = f64::from(plan.services) / f64::from(plan.interval_s.max(1));
+fn need(plan: &SizePlan, small: Calibration, large: Calibration) -> Need {
+    let beats_per_s = plan.beats_per_s();
     let share = |capacity_per_s: f64| match capacity_per_s > 0.0 {
         true => beats_per_s / capacity_per_s,
         false => f64::MAX,
@@ -240,7 +231,7 @@ fn need(
         share,
         batch_share,
         rss_bytes: at(|measured| float(measured.rss_bytes)),
-        written_bytes_per_day: whole(written_per_beat_bytes * beats_per_s * 86_400.0),
+        written_bytes_per_day: whole(large.written_per_beat_bytes * beats_per_s * 86_400.0),
         start_ms: at(|measured| measured.start_ms),
         fits: share <= SHARE_MAX,
         batch_fits: batch_share <= SHARE_MAX,
@@ -265,6 +256,8 @@ mod tests {
             batch_beats_per_s: 100_000.0,
             rss_bytes,
             start_ms,
+            steady_per_s: 1_000,
+            written_per_beat_bytes: 50.0,
         }
     }
 
@@ -272,7 +265,7 @@ mod tests {
     fn what_is_needed_follows_from_two_points() {
         let small = measured(1_000, 30_000_000, 100.0);
         let large = measured(5_000, 34_000_000, 120.0);
-        let found = need(&PLAN, small, large, 50.0);
+        let found = need(&PLAN, small, large);
         assert_eq!(found.beats_per_s, 10_000.0);
         assert_eq!((found.share, found.batch_share), (0.25, 0.1));
         // A thousand bytes and 5 µs for each service.
@@ -284,7 +277,7 @@ mod tests {
             interval_s: 1,
             ..PLAN
         };
-        let found = need(&busy, small, large, 50.0);
+        let found = need(&busy, small, large);
         assert!(!found.fits && !found.batch_fits);
     }
 
@@ -292,12 +285,12 @@ mod tests {
     fn noise_is_no_gain() {
         let small = measured(1_000, 50_000_000, 300.0);
         let large = measured(5_000, 40_000_000, 200.0);
-        let found = need(&PLAN, small, large, 0.0);
+        let found = need(&PLAN, small, large);
         assert_eq!((found.rss_bytes, found.start_ms), (40_000_000, 200));
         let nothing = Calibration {
             beats_per_s: 0.0,
             ..large
         };
-        assert!(!need(&PLAN, nothing, nothing, 0.0).fits);
+        assert!(!need(&PLAN, nothing, nothing).fits);
     }
 }

@@ -270,7 +270,7 @@ pub(super) struct SizeArgs {
     /// The two numbers of services that are measured.
     #[arg(long, value_name = "N,N", default_value = "1000,10000", value_delimiter = ',', num_args = 1, value_parser = services())]
     measure: Vec<usize>,
-    /// Of each of the five measurements.
+    /// Of each measurement as fast as it goes; the asked rate is held for five times as long.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = positive)]
     duration: Duration,
 }

@@ -1,8 +1,8 @@
 //! Reports for people.
 
 use crate::bench::report::{
-    Calibration, ExpireResult, Failures, Findings, Latency, LoadResult, RatioResult, RecoverResult,
-    Report, SizeResult,
+    ExpireResult, Failures, Findings, Latency, LoadResult, RatioResult, RecoverResult, Report,
+    SizeResult,
 };
 use crate::cli::human;
 
@@ -68,11 +68,12 @@ fn head(rows: &mut Rows, report: &Report) {
     rows.add(
         "machine",
         format!(
-            "{}, {} cores, {} of memory, {}",
+            "{}, {} cores, {} of memory, {}, load {} before",
             machine.cpu_model,
             machine.cores,
             bytes(machine.ram_bytes),
-            machine.kernel
+            machine.kernel,
+            machine.load_average_1_min
         ),
     );
     rows.add(
@@ -239,30 +240,27 @@ fn ratio(result: &RatioResult) -> String {
 
 fn size(rows: &mut Rows, result: &SizeResult) -> String {
     let need = &result.extrapolated;
-    for Calibration {
-        services,
-        beats_per_s,
-        batch_beats_per_s,
-        rss_bytes,
-        start_ms,
-    } in &result.measured
-    {
+    for measured in &result.measured {
         rows.add(
             "measured",
             format!(
-                "{services} services: {beats_per_s:.0} beats/s one by one, {batch_beats_per_s:.0}/s in \
-                 batches, {} of memory, start in {start_ms:.0} ms",
-                bytes(*rss_bytes)
+                "{} services: {:.0} beats/s one by one, {:.0}/s in batches, start in {:.0} ms",
+                measured.services,
+                measured.beats_per_s,
+                measured.batch_beats_per_s,
+                measured.start_ms
+            ),
+        );
+        rows.add(
+            "",
+            format!(
+                "  at {} beats/s: {} of memory, {:.0} bytes written per beat",
+                measured.steady_per_s,
+                bytes(measured.rss_bytes),
+                measured.written_per_beat_bytes
             ),
         );
     }
-    rows.add(
-        "",
-        format!(
-            "{:.0} bytes written per beat at {} beats/s",
-            result.written_per_beat_bytes, result.written_at_per_s
-        ),
-    );
     let share = |share: f64, fits: bool| {
         let verdict = match fits {
             true => "fits",
@@ -283,7 +281,7 @@ fn size(rows: &mut Rows, result: &SizeResult) -> String {
     rows.add(
         "  disk",
         format!(
-            "{} written per day, one by one",
+            "very roughly {} written per day, one by one; hold bench beats --rate for longer to know",
             bytes(need.written_bytes_per_day)
         ),
     );

@@ -55,6 +55,7 @@ fn report(output: &Output) -> Value {
     ] {
         assert!(report[part][name].as_u64().unwrap() > 0, "{part}.{name}");
     }
+    assert!(report["machine"]["load_average_1_min"].is_number());
     report
 }
 
@@ -219,7 +220,13 @@ fn verdicts_restarts_ratios_and_sizes_are_reported() {
     ]);
     positive(
         &result["measured"][1],
-        &["beats_per_s", "batch_beats_per_s", "rss_bytes", "start_ms"],
+        &[
+            "beats_per_s",
+            "batch_beats_per_s",
+            "rss_bytes",
+            "start_ms",
+            "steady_per_s",
+        ],
     );
     positive(
         &result["extrapolated"],
