@@ -308,3 +308,28 @@ fn chain(error: &dyn StdError) -> String {
         .take(DETAIL_CHARS_MAX)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_platforms_name_is_nobody_elses() {
+        let server = config::Server {
+            tls_name: "edgegallery".to_owned(),
+            ..config::Server::at("https://192.0.2.1:8443/mep")
+        };
+        let names = Names::new(&server).unwrap();
+        let name_of = |uri: &str| names.resolve(&uri.parse().unwrap()).unwrap();
+        let platform = ServerName::try_from("edgegallery").unwrap();
+        assert_eq!(name_of("https://192.0.2.1:8443/oauth2/token"), platform);
+        for other in [
+            "https://login.example/token",
+            "https://192.0.2.1/token",
+            "https://192.0.2.1:8444/token",
+            "https://192.0.2.2:8443/token",
+        ] {
+            assert_ne!(name_of(other), platform, "{other}");
+        }
+    }
+}
