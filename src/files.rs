@@ -1,9 +1,13 @@
 //! Small files that are read again when they change, and replaced as a whole.
 
+mod watched;
+
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+pub use self::watched::Watched;
 
 /// What a file looked like: equal as long as nobody has written to it or put another one in its
 /// place.

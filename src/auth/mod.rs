@@ -24,7 +24,6 @@ mod secret;
 #[cfg(test)]
 mod testing;
 mod token;
-mod watched;
 
 pub use self::authority::{Authority, Refused};
 pub use self::credentials::{AccessKey, Credentials, Listed};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 
 use crate::domain::{AppInstanceId, Caller, Moment};
-use crate::tls::{self, ServerTls};
+use crate::tls::{self, Authorities, ServerTls};
 
 /// Travels with every request of the connection.
 #[derive(Debug, Clone)]
@@ -27,8 +27,8 @@ pub(super) struct Certified {
     pub(super) caller: Caller,
     until_s: i64,
     tls: Arc<ServerTls>,
-    /// The authorities that it was verified with; see [`ServerTls::authorities`].
-    authorities: u64,
+    /// The authorities that it was verified with.
+    authorities: Authorities,
 }
 
 impl Certified {
@@ -36,7 +36,7 @@ impl Certified {
     pub(super) fn stands(&self, now: Moment) -> bool {
         let (now_s, _) = now.wall.split();
         i64::try_from(now_s).is_ok_and(|now_s| now_s <= self.until_s)
-            && self.tls.authorities() == self.authorities
+            && Arc::ptr_eq(&self.tls.authorities(), &self.authorities)
     }
 }
 
@@ -63,7 +63,7 @@ impl Peer {
         address: Option<IpAddr>,
         certificate: Option<&CertificateDer<'_>>,
         tls: &Arc<ServerTls>,
-        authorities: u64,
+        authorities: Authorities,
     ) -> Self {
         let certified = certificate.and_then(|certificate| {
             let names = tls::names(certificate).into_iter();

@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 pub use self::client::client_config;
 pub use self::names::{names, not_after_s};
-pub use self::server::{ServerFiles, ServerTls};
+pub use self::server::{Authorities, ServerFiles, ServerTls};
 
 /// A file of the operator's, and the key of the configuration that names it.
 #[derive(Debug, Clone, Copy)]
@@ -111,14 +111,18 @@ fn private_key(file: PemFile<'_>) -> Result<PrivateKeyDer<'static>, TlsError> {
     })
 }
 
-/// Trusts all certificates of a file.
-fn add_authorities(roots: &mut RootCertStore, file: PemFile<'_>) -> Result<(), TlsError> {
-    for certificate in certificates(file)? {
+/// Trusts all certificates of a file, and says which.
+fn add_authorities(
+    roots: &mut RootCertStore,
+    file: PemFile<'_>,
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let authorities = certificates(file)?;
+    for certificate in &authorities {
         roots
-            .add(certificate)
+            .add(certificate.clone())
             .map_err(|error| no_certificates(file, &error))?;
     }
-    Ok(())
+    Ok(authorities)
 }
 
 fn provider() -> Arc<CryptoProvider> {

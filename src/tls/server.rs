@@ -2,8 +2,7 @@
 //! from then on sees the new ones, who is connected stays.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::ServerConfig;
@@ -13,7 +12,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 
 use super::names::not_after_s;
 use super::{Identity, PemFile, TlsError, add_authorities, certificates, private_key, provider};
-use crate::files::Version;
+use crate::files::Watched;
 
 /// What may be spoken above TLS, in the order of our liking. Source: RFC 7301.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -51,33 +50,30 @@ impl ServerFiles {
         })
     }
 
-    fn versions(&self) -> Versions {
-        [
-            Version::of(&self.certificates),
-            Version::of(&self.private_key),
-            self.client_authorities.as_deref().and_then(Version::of),
-        ]
+    /// All that is read.
+    fn all(&self) -> Vec<PathBuf> {
+        let both = [self.certificates.clone(), self.private_key.clone()];
+        both.into_iter()
+            .chain(self.client_authorities.clone())
+            .collect()
     }
 }
-
-type Versions = [Option<Version>; 3];
 
 /// The server's side of TLS, as its files have it.
 #[derive(Debug)]
 pub struct ServerTls {
     files: ServerFiles,
-    current: RwLock<Current>,
-    /// What was read last, and whether it was good.
-    seen: Mutex<(Versions, bool)>,
-    /// How many times the authorities of client certificates have changed.
-    authorities: AtomicU64,
+    current: Watched<Current>,
 }
+
+/// The certificates of the authorities of clients. Another one whenever they have changed: what was
+/// verified before counts no more.
+pub type Authorities = Arc<Vec<CertificateDer<'static>>>;
 
 #[derive(Debug)]
 struct Current {
     config: Arc<ServerConfig>,
-    /// The certificates of the authorities of clients.
-    authorities: Vec<CertificateDer<'static>>,
+    authorities: Authorities,
     not_after_s: Option<i64>,
 }
 
@@ -87,36 +83,26 @@ impl ServerTls {
     /// # Errors
     /// [`TlsError`], naming the file.
     pub fn open(files: ServerFiles) -> Result<Self, TlsError> {
-        // Looked at before it is read: what changes meanwhile is read once more.
-        let versions = files.versions();
-        let current = Current::read(&files)?;
-        Ok(Self {
-            files,
-            current: RwLock::new(current),
-            seen: Mutex::new((versions, true)),
-            authorities: AtomicU64::new(0),
-        })
+        let current = Watched::open(files.all(), || Current::read(&files))?;
+        Ok(Self { files, current })
     }
 
     /// For the next connection.
     #[must_use]
     pub fn config(&self) -> Arc<ServerConfig> {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        current.config.clone()
+        self.current.get().config.clone()
     }
 
-    /// Another number whenever the authorities of client certificates have changed: what was
-    /// verified before counts no more.
+    /// Those whose certificates are good now.
     #[must_use]
-    pub fn authorities(&self) -> u64 {
-        self.authorities.load(Ordering::SeqCst)
+    pub fn authorities(&self) -> Authorities {
+        self.current.get().authorities.clone()
     }
 
     /// When the certificate's time ends, in seconds since the epoch.
     #[must_use]
     pub fn not_after_s(&self) -> Option<i64> {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        current.not_after_s
+        self.current.get().not_after_s
     }
 
     /// Reads the files again if they have changed; whether there is something new. A certificate
@@ -125,26 +111,14 @@ impl ServerTls {
     /// # Errors
     /// [`TlsError`], the first time that something new is no good. What was good stays in force.
     pub fn refresh(&self) -> Result<bool, TlsError> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let versions = self.files.versions();
-        let (last, was_good) = *seen;
-        if versions == last && was_good {
-            return Ok(false);
-        }
-        let read = Current::read(&self.files);
-        *seen = (versions, read.is_ok());
-        match read {
-            Ok(new) => {
-                let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-                if new.authorities != current.authorities {
-                    self.authorities.fetch_add(1, Ordering::SeqCst);
-                }
-                *current = new;
-                Ok(true)
+        self.current.refresh(|| {
+            let mut new = Current::read(&self.files)?;
+            let authorities = self.authorities();
+            if new.authorities == authorities {
+                new.authorities = authorities;
             }
-            Err(_) if versions == last => Ok(false),
-            Err(error) => Err(error),
-        }
+            Ok(new)
+        })
     }
 }
 
@@ -157,8 +131,7 @@ impl Current {
             None => builder.with_no_client_auth(),
             Some(file) => {
                 let mut roots = RootCertStore::empty();
-                add_authorities(&mut roots, file)?;
-                authorities = certificates(file)?;
+                authorities = add_authorities(&mut roots, file)?;
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
                         .allow_unauthenticated()
@@ -194,7 +167,7 @@ impl Current {
         }
         Ok(Self {
             config: Arc::new(config),
-            authorities,
+            authorities: Arc::new(authorities),
             not_after_s,
         })
     }

@@ -18,10 +18,10 @@ use super::limits::Limits;
 use super::remembered::Remembered;
 use super::replay::Replay;
 use super::token::{TOKEN_BYTES_MAX, Token, Verified};
-use super::watched::Watched;
 use super::{AuthError, InvalidToken};
 use crate::config::{Auth, AuthMode, EdgeGallery};
 use crate::domain::{AppInstanceId, Caller, Moment};
+use crate::files::Watched;
 
 /// Why somebody gets no token. The sentences may be shown to whoever asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,14 +1,14 @@
 //! What is read from files, and read again when they change.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use super::AuthError;
-use crate::files::Version;
+use super::Version;
 
 /// The content of some files. What cannot be read any more stays as it was read last.
 #[derive(Debug)]
-pub(super) struct Watched<T> {
+pub struct Watched<T> {
     files: Vec<PathBuf>,
     content: RwLock<Arc<T>>,
     /// Locked while the files are read.
@@ -28,10 +28,7 @@ impl<T> Watched<T> {
     ///
     /// # Errors
     /// Those of `read`.
-    pub(super) fn open(
-        files: Vec<PathBuf>,
-        read: impl FnOnce() -> Result<T, AuthError>,
-    ) -> Result<Self, AuthError> {
+    pub fn open<E>(files: Vec<PathBuf>, read: impl FnOnce() -> Result<T, E>) -> Result<Self, E> {
         let versions = versions(&files);
         let content = RwLock::new(Arc::new(read()?));
         Ok(Self {
@@ -45,13 +42,15 @@ impl<T> Watched<T> {
     }
 
     /// What was read last.
-    pub(super) fn get(&self) -> Arc<T> {
+    #[must_use]
+    pub fn get(&self) -> Arc<T> {
         let content = self.content.read().unwrap_or_else(PoisonError::into_inner);
         content.clone()
     }
 
     /// What was wrong with the files when they were read last, if that has not ended.
-    pub(super) fn standing(&self) -> Option<String> {
+    #[must_use]
+    pub fn standing(&self) -> Option<String> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.complaint.clone()
     }
@@ -61,10 +60,7 @@ impl<T> Watched<T> {
     ///
     /// # Errors
     /// Those of `read`, unless it was the same the last time. The content stays what it was.
-    pub(super) fn refresh(
-        &self,
-        read: impl FnOnce() -> Result<T, AuthError>,
-    ) -> Result<bool, AuthError> {
+    pub fn refresh<E: Display>(&self, read: impl FnOnce() -> Result<T, E>) -> Result<bool, E> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let versions = versions(&self.files);
         if versions == seen.versions && seen.complaint.is_none() {
@@ -105,11 +101,11 @@ mod tests {
     fn a_broken_file_keeps_the_old_content_and_is_complained_of_once() {
         let temporary = tempfile::tempdir().unwrap();
         let path = temporary.path().join("file");
-        let read = || fs::read_to_string(&path).map_err(AuthError::io("reading", &path));
+        let read = || fs::read_to_string(&path).map_err(|error| format!("file: {error}"));
         assert!(Watched::open(vec![path.clone()], read).is_err());
         fs::write(&path, "one").unwrap();
         let watched = Watched::open(vec![path.clone()], read).unwrap();
-        let unread = || panic!("it has not changed");
+        let unread = || -> Result<String, String> { panic!("it has not changed") };
         assert!(!watched.refresh(unread).unwrap());
         fs::write(&path, "three").unwrap();
         assert!(watched.refresh(read).unwrap());
