@@ -154,7 +154,7 @@ pub(super) async fn credentials(request: Request, api: Api) -> Result<Answer, Pr
         return Err(Problem::method("POST"));
     }
     api.gate.refresh(&api.registry).await?;
-    match api.gate.standing() {
+    match api.gate.authority().standing() {
         standing if standing.is_empty() => Ok(answer::no_content()),
         standing => Err(Problem::credentials_not_in_force(standing)),
     }

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use super::answer::Problem;
 use super::proof::{Arrived, Proof};
 use super::request::Request;
-use crate::auth::{Authority, Issued, Refused, sdk_hmac};
+use crate::auth::{Authority, Issued, Refused};
 use crate::config::{AuthMode, Config, ConfigError};
 use crate::domain::{AppInstanceId, Caller, Moment};
 use crate::metrics::Metrics;
@@ -124,17 +124,9 @@ impl Gate {
             .unwrap_or_else(|error| Err(Refused::Failed(error.to_string())))
     }
 
-    /// A token for whoever signed the request with an access key.
-    pub(super) fn sdk_hmac(
-        &self,
-        from: Option<IpAddr>,
-        authorization: &sdk_hmac::Authorization,
-        date: &str,
-        request: &sdk_hmac::Request<'_>,
-        now: Moment,
-    ) -> Result<Issued, Refused> {
-        self.authority
-            .sdk_hmac(from, authorization, date, request, now)
+    /// Keys and credentials.
+    pub(super) fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     /// Takes over what has changed on the disk: keys, credentials, and with them the applications
@@ -163,8 +155,8 @@ impl Gate {
                 }
                 Some(Removal::Done) => {
                     // A request that had been let in before may have brought it back.
-                    let is_back = !self.authority.applications().contains(&app);
-                    if is_back && registry.remove_app(app.clone()).await.is_ok() {
+                    let is_added_again = self.authority.applications().contains(&app);
+                    if !is_added_again && registry.remove_app(app.clone()).await.is_ok() {
                         log::info!("application {app} was removed once more");
                     }
                     self.forget(app, &mut removals).await;
@@ -208,11 +200,6 @@ impl Gate {
             }
         }
         Ok(())
-    }
-
-    /// What has changed on the disk and cannot be taken over.
-    pub(super) fn standing(&self) -> Vec<String> {
-        self.authority.standing()
     }
 }
 

@@ -152,7 +152,8 @@ pub(super) async fn edgegallery(request: Request, api: Api) -> Result<Answer, Pr
         body: &body,
     };
     let now = api.registry.now();
-    let issued = api.gate.sdk_hmac(from, &authorization, &date, &signed, now);
+    let authority = api.gate.authority();
+    let issued = authority.sdk_hmac(from, &authorization, &date, &signed, now);
     match counted(&api, issued) {
         Ok(issued) => Ok(token(&issued)),
         Err(Refused::Malformed(why)) => Err(Problem::malformed(why)),
