@@ -82,12 +82,18 @@ pub(super) async fn collection(
 }
 
 /// The service that a path names, if this application has it.
-pub(super) fn find(
+fn find(app: &Segment, service: &Segment, request: &Request, api: &Api) -> Result<Entry, Problem> {
+    look(app, service, request, api, |_, entry| entry.clone())
+}
+
+/// The same, of which only a part is wanted: whoever beats needs no registration.
+pub(super) fn look<T>(
     app: &Segment,
     service: &Segment,
     request: &Request,
     api: &Api,
-) -> Result<Entry, Problem> {
+    part: impl FnOnce(ServiceKey, &Entry) -> T,
+) -> Result<T, Problem> {
     let app = request.application(app)?;
     let id = service.service()?;
     let view = api.registry.view();
@@ -98,10 +104,9 @@ pub(super) fn find(
         return Err(Problem::no_service(service.raw()));
     };
     let key = ServiceKey { app, service: id };
-    Ok(view
-        .service_of(&key)
-        .cloned()
-        .ok_or(registry::Error::UnknownService(id))?)
+    let entry = view.service_of(&key);
+    let entry = entry.ok_or(registry::Error::UnknownService(id))?;
+    Ok(part(key, entry))
 }
 
 /// `/applications/{appInstanceId}/services/{serviceId}`
