@@ -49,9 +49,7 @@ impl Boot {
         let loaded = store.load(&mut |row| match row {
             Row::App(app, record) => view.put_app(app, record),
             Row::AppInfo(app, info) => add_info(&mut view, app, Arc::from(info)),
-            Row::Service(key, service) => {
-                registered.insert(key, Arc::from(service));
-            }
+            Row::Service(key, service) => drop(registered.insert(key, service)),
             Row::Liveness(key, liveness) => {
                 newest = newest.max(liveness.newest());
                 if let Some(service) = registered.remove(&key) {
@@ -76,6 +74,7 @@ impl Boot {
                 key.app
             );
         }
+        view.index_all();
         let newest = newest
             .max(loaded.blind_spots.iter().map(|spot| spot.end).max())
             .max(loaded.last_event);
@@ -287,7 +286,7 @@ fn add_info(view: &mut View, app: AppInstanceId, info: Arc<AppInfo>) {
 /// Adds a loaded service.
 fn add(view: &mut View, key: ServiceKey, service: Arc<Service>, liveness: Liveness) {
     know(view, &key.app);
-    view.put(Entry {
+    view.put_unindexed(Entry {
         key,
         service,
         liveness,

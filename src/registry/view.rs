@@ -1,7 +1,7 @@
 //! The registry in memory: serves every read, follows the disk and never leads it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -45,6 +45,25 @@ pub struct Subscribed {
     pub cursor: Cursor,
 }
 
+/// The ids in the map are random, and made by us: a part of them is as good a hash as any.
+#[derive(Debug, Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+
+    // The length of what follows.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct View {
@@ -53,7 +72,7 @@ pub struct View {
     /// The policy in force; `None` before the very first start.
     pub policy: Option<Policy>,
     apps: BTreeMap<AppInstanceId, App>,
-    services: HashMap<ServiceId, Entry>,
+    services: HashMap<ServiceId, Entry, BuildHasherDefault<AsItIs>>,
     by_state: [usize; ServiceState::ALL.len()],
     names: Index,
     categories: Index,
@@ -76,6 +95,12 @@ impl Index {
 
     fn remove(&mut self, word: &str, id: ServiceId) {
         self.words.remove(&(self.hasher.hash_one(word), id));
+    }
+
+    /// Replaces everything.
+    fn fill<'a>(&mut self, words: impl Iterator<Item = (&'a str, ServiceId)>) {
+        let words = words.map(|(word, id)| (self.hasher.hash_one(word), id));
+        self.words = words.collect();
     }
 
     /// Those that may have the word.
@@ -297,7 +322,7 @@ impl View {
     }
 
     /// Adds or replaces a service.
-    pub(super) fn put(&mut self, mut entry: Entry) {
+    pub(super) fn put(&mut self, entry: Entry) {
         self.by_state[entry.liveness.state() as usize] += 1;
         let id = entry.key.service;
         match self.services.get_mut(&id) {
@@ -315,16 +340,39 @@ impl View {
             None => {
                 let service = entry.service.clone();
                 self.index(id, &service);
-                // The services of an application share one copy of its id.
-                if let Some((app, _)) = self.apps.get_key_value(&entry.key.app) {
-                    entry.key.app = app.clone();
-                }
-                if let Some(app) = self.apps.get_mut(&entry.key.app) {
-                    app.services.insert(id);
-                }
-                self.services.insert(id, entry);
+                self.add(entry);
             }
         }
+    }
+
+    /// For building the view: adds a service that cannot be found by name until
+    /// [`index_all`](Self::index_all).
+    pub(super) fn put_unindexed(&mut self, entry: Entry) {
+        self.by_state[entry.liveness.state() as usize] += 1;
+        self.add(entry);
+    }
+
+    /// For building the view: all names at once, which is several times as fast as one by one.
+    pub(super) fn index_all(&mut self) {
+        let services = || self.services.iter();
+        self.names
+            .fill(services().map(|(id, entry)| (entry.service.name.as_str(), *id)));
+        self.categories.fill(services().filter_map(|(id, entry)| {
+            let category = entry.service.category.as_ref()?;
+            Some((category.id.as_str(), *id))
+        }));
+    }
+
+    fn add(&mut self, mut entry: Entry) {
+        let id = entry.key.service;
+        // The services of an application share one copy of its id.
+        if let Some((app, _)) = self.apps.get_key_value(&entry.key.app) {
+            entry.key.app = app.clone();
+        }
+        if let Some(app) = self.apps.get_mut(&entry.key.app) {
+            app.services.insert(id);
+        }
+        self.services.insert(id, entry);
     }
 
     /// Takes a service out.

@@ -130,10 +130,7 @@ impl Store for MemoryStore {
             each(Row::App(app.clone(), record.clone()));
         }
         for (key, service) in &state.services {
-            each(Row::Service(
-                key.clone(),
-                Box::new(service.as_ref().clone()),
-            ));
+            each(Row::Service(key.clone(), service.clone()));
         }
         for (key, liveness) in &state.liveness {
             each(Row::Liveness(key.clone(), *liveness));

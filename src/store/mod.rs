@@ -145,8 +145,8 @@ pub struct Armed {
     pub key: ServiceKey,
 }
 
-/// One decoded row, as [`Store::load`] hands it out: applications first, then services, liveness,
-/// expiry index, subscriptions, cursors.
+/// One decoded row, as [`Store::load`] hands it out: applications first, then services, each before
+/// its liveness and both soon after each other, then expiry index, subscriptions, cursors.
 #[derive(Debug)]
 pub enum Row {
     /// A known application, without its `info`.
@@ -154,7 +154,7 @@ pub enum Row {
     /// What an application says of itself.
     AppInfo(AppInstanceId, Box<AppInfo>),
     /// A registration.
-    Service(ServiceKey, Box<Service>),
+    Service(ServiceKey, Arc<Service>),
     /// State and agreement.
     Liveness(ServiceKey, Liveness),
     /// An entry of the expiry index.

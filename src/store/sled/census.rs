@@ -33,6 +33,11 @@ impl Fingerprint {
         self.0 ^= xxh3_64(&parts);
     }
 
+    /// Adds what was counted apart.
+    pub(super) fn join(&mut self, other: Self) {
+        self.0 ^= other.0;
+    }
+
     /// Counts the store anew.
     pub(super) fn of(trees: &Trees) -> Result<Self, sled::Error> {
         let mut sum = Self::default();

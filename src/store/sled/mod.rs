@@ -103,7 +103,7 @@ impl SledStore {
 
 impl Store for SledStore {
     fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<Loaded, Error> {
-        let (loaded, sum) = load::load(&self.trees, each)?;
+        let (loaded, sum) = load::beside(&self.trees, each)?;
         if self
             .census
             .fingerprint
