@@ -56,9 +56,6 @@ impl Hasher for AsItIs {
         }
     }
 
-    // The length of what follows.
-    fn write_usize(&mut self, _: usize) {}
-
     fn finish(&self) -> u64 {
         self.0
     }
@@ -349,7 +346,10 @@ impl View {
     /// [`index_all`](Self::index_all).
     pub(super) fn put_unindexed(&mut self, entry: Entry) {
         self.by_state[entry.liveness.state() as usize] += 1;
-        self.add(entry);
+        // Only a damaged store has an id twice.
+        if let Some(old) = self.add(entry) {
+            self.by_state[old.liveness.state() as usize] -= 1;
+        }
     }
 
     /// For building the view: all names at once, which is several times as fast as one by one.
@@ -363,7 +363,8 @@ impl View {
         }));
     }
 
-    fn add(&mut self, mut entry: Entry) {
+    /// Returns what had this id.
+    fn add(&mut self, mut entry: Entry) -> Option<Entry> {
         let id = entry.key.service;
         // The services of an application share one copy of its id.
         if let Some((app, _)) = self.apps.get_key_value(&entry.key.app) {
@@ -372,7 +373,7 @@ impl View {
         if let Some(app) = self.apps.get_mut(&entry.key.app) {
             app.services.insert(id);
         }
-        self.services.insert(id, entry);
+        self.services.insert(id, entry)
     }
 
     /// Takes a service out.

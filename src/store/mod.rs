@@ -145,8 +145,9 @@ pub struct Armed {
     pub key: ServiceKey,
 }
 
-/// One decoded row, as [`Store::load`] hands it out: applications first, then services, each before
-/// its liveness and both soon after each other, then expiry index, subscriptions, cursors.
+/// One decoded row, as [`Store::load`] hands it out: applications first, then services and
+/// their liveness (which comes soon after its service, or after all of them), then expiry index,
+/// subscriptions, cursors.
 #[derive(Debug)]
 pub enum Row {
     /// A known application, without its `info`.

@@ -75,7 +75,7 @@ fn load(trees: &Trees, each: &mut dyn FnMut(Row)) -> Result<(Loaded, Fingerprint
             Ok(Row::Service(key, Arc::new(service)))
         },
     );
-    // Both trees have the same keys in the same order.
+    // Both trees are in the order of services.
     let mut liveness = LivenessRows::of(trees);
     let mut failed = Ok(());
     let mut each_with_liveness = |row: Row| {

@@ -3,7 +3,7 @@
 //! What is not negotiable here was reproduced first: sled's own `flush` is no `fsync` (acknowledged
 //! data was lost in simulated power cuts), so the log is synced through our own handle, kept open for
 //! life; `flush_async` deadlocks; one transaction per request is ten times slower than one per batch;
-//! the engine's flusher thread must run, because its space is reclaimed there.
+//! the engine's flusher thread must run, because commits do not reclaim all of its space.
 
 mod census;
 mod commit;
