@@ -8,7 +8,7 @@ use warp::reply::Response as Answer;
 use super::Api;
 use super::answer::{self, Problem};
 use super::request::{Request, Segment};
-use super::services::look;
+use super::services::find;
 use crate::config::PatchResponse;
 use crate::domain::{Monitored, ServiceKey};
 use crate::registry::{self, BatchOutcome, Precondition};
@@ -21,11 +21,10 @@ fn find_monitored(
     request: &Request,
     api: &Api,
 ) -> Result<(ServiceKey, Monitored), Problem> {
-    let (key, monitored) = look(app, service, request, api, |key, entry| {
-        (key, entry.liveness.monitored().copied())
-    })?;
-    let monitored = monitored.ok_or(registry::Error::NoLiveness(key.service))?;
-    Ok((key, monitored))
+    let entry = find(app, service, request, api)?;
+    let monitored = entry.liveness.monitored().copied();
+    let monitored = monitored.ok_or(registry::Error::NoLiveness(entry.key.service))?;
+    Ok((entry.key, monitored))
 }
 
 /// `…/services/{serviceId}/liveness`, under all its names.

@@ -197,18 +197,18 @@ pub fn routes(api: &Api) -> BoxedFilter<(Answer,)> {
     let app = || path!("applications" / Segment / ..);
     let end = path::end;
 
-    // The heartbeat first, and outside of all others: it is most of the traffic, and each box around
-    // a route costs every request that it is offered. The singular form and the one without a root
+    // The heartbeat first: it is most of the traffic. The singular form and the one without a root
     // are how EdgeGallery's requirement writes it.
     let plural = root()
         .and(app())
         .and(path!("services" / Segment / "liveness"));
-    let plural = route!(plural, api, liveness::resource, app, service);
     let singular = root()
         .and(app())
         .and(path!("service" / Segment / "liveness"));
     let rootless = app().and(path!("service" / Segment / "liveness"));
-    let heartbeat = route!(singular, api, liveness::resource, app, service)
+    let heartbeat = route!(plural, api, liveness::resource, app, service)
+        .or(route!(singular, api, liveness::resource, app, service))
+        .unify()
         .or(route!(rootless, api, liveness::resource, app, service))
         .unify()
         .or(route!(
@@ -276,20 +276,20 @@ pub fn routes(api: &Api) -> BoxedFilter<(Answer,)> {
         .or(apps)
         .unify()
         .boxed();
-    let mut others = api_routes.clone().or(open_routes(api)).unify().boxed();
+    let mut routes = api_routes.clone().or(open_routes(api)).unify().boxed();
     if api.gate.issues_tokens() {
         let tokens = open_route!(path!("oauth2" / "token"), api, tokens::oauth2);
-        others = others.or(tokens).unify().boxed();
+        routes = routes.or(tokens).unify().boxed();
     }
     if api.dialect.is_edgegallery() {
         let theirs = open_route!(path!("mep" / "token"), api, tokens::edgegallery)
             .or(open_route!(path!("health"), api, ops::health))
             .unify()
-            .or(path("mep").and(plural.clone().or(api_routes).unify()))
+            .or(path("mep").and(api_routes))
             .unify();
-        others = others.or(theirs).unify().boxed();
+        routes = routes.or(theirs).unify().boxed();
     }
-    plural.or(others).unify().or(nowhere()).unify().boxed()
+    routes.or(nowhere()).unify().boxed()
 }
 
 /// For the operator and the orchestrator, whoever that is.

@@ -82,18 +82,12 @@ pub(super) async fn collection(
 }
 
 /// The service that a path names, if this application has it.
-fn find(app: &Segment, service: &Segment, request: &Request, api: &Api) -> Result<Entry, Problem> {
-    look(app, service, request, api, |_, entry| entry.clone())
-}
-
-/// The same, of which only a part is wanted: whoever beats needs no registration.
-pub(super) fn look<T>(
+pub(super) fn find(
     app: &Segment,
     service: &Segment,
     request: &Request,
     api: &Api,
-    part: impl FnOnce(ServiceKey, &Entry) -> T,
-) -> Result<T, Problem> {
+) -> Result<Entry, Problem> {
     let app = request.application(app)?;
     let id = service.service()?;
     let view = api.registry.view();
@@ -104,9 +98,10 @@ pub(super) fn look<T>(
         return Err(Problem::no_service(service.raw()));
     };
     let key = ServiceKey { app, service: id };
-    let entry = view.service_of(&key);
-    let entry = entry.ok_or(registry::Error::UnknownService(id))?;
-    Ok(part(key, entry))
+    Ok(view
+        .service_of(&key)
+        .cloned()
+        .ok_or(registry::Error::UnknownService(id))?)
 }
 
 /// `/applications/{appInstanceId}/services/{serviceId}`
