@@ -199,6 +199,19 @@ impl Inner {
             done,
         }
     }
+
+    /// The answer to a command that stood in the queue.
+    async fn answered<T>(&self, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
+        match answer.await {
+            Ok(answer) => answer,
+            Err(_) => {
+                // A writer that gives up drops the reply a moment before it says so; nobody is to
+                // be refused by a registry that still calls itself ready.
+                self.health.until_failed().await;
+                Err(Error::Failed)
+            }
+        }
+    }
 }
 
 /// A started registry: the handle, and the writer's thread to wait for at the end.
@@ -347,8 +360,7 @@ impl Registry {
             self.note_refusal();
             return Err(error);
         }
-        // A writer that gives up drops the reply.
-        answer.await.unwrap_or(Err(Error::Failed))
+        self.0.answered(answer).await
     }
 
     /// A beat was refused, or may have been: a connection was turned away. That time is not charged

@@ -150,8 +150,8 @@ async fn a_failed_commit_is_acknowledged_to_nobody() {
         .heartbeat(key.clone(), Heartbeat::default(), Precondition::NONE)
         .await;
     assert_eq!(answer, Err(Error::Failed));
-    bench.registry().failed().await;
     assert!(!bench.registry().condition().not_ready.is_empty());
+    bench.registry().failed().await;
     let answer = bench
         .registry()
         .heartbeat(key, Heartbeat::default(), Precondition::NONE)
