@@ -320,34 +320,36 @@ impl View {
 
     /// Adds or replaces a service.
     pub(super) fn put(&mut self, entry: Entry) {
-        self.by_state[entry.liveness.state() as usize] += 1;
         let id = entry.key.service;
-        match self.services.get_mut(&id) {
-            Some(old) => {
-                self.by_state[old.liveness.state() as usize] -= 1;
-                // A beat changes no registration.
-                let new =
-                    (!Arc::ptr_eq(&old.service, &entry.service)).then(|| entry.service.clone());
-                let old = std::mem::replace(old, entry).service;
-                if let Some(new) = new {
-                    self.unindex(id, &old);
-                    self.index(id, &new);
-                }
-            }
-            None => {
-                let service = entry.service.clone();
-                self.index(id, &service);
-                self.add(entry);
-            }
+        let Some(old) = self.services.get_mut(&id) else {
+            self.index(id, &entry.service);
+            return self.put_unindexed(entry);
+        };
+        self.by_state[old.liveness.state() as usize] -= 1;
+        self.by_state[entry.liveness.state() as usize] += 1;
+        // A beat changes no registration.
+        let new = (!Arc::ptr_eq(&old.service, &entry.service)).then(|| entry.service.clone());
+        let old = std::mem::replace(old, entry).service;
+        if let Some(new) = new {
+            self.unindex(id, &old);
+            self.index(id, &new);
         }
     }
 
     /// For building the view: adds a service that cannot be found by name until
     /// [`index_all`](Self::index_all).
-    pub(super) fn put_unindexed(&mut self, entry: Entry) {
+    pub(super) fn put_unindexed(&mut self, mut entry: Entry) {
+        let id = entry.key.service;
         self.by_state[entry.liveness.state() as usize] += 1;
+        // The services of an application share one copy of its id.
+        if let Some((app, _)) = self.apps.get_key_value(&entry.key.app) {
+            entry.key.app = app.clone();
+        }
+        if let Some(app) = self.apps.get_mut(&entry.key.app) {
+            app.services.insert(id);
+        }
         // Only a damaged store has an id twice.
-        if let Some(old) = self.add(entry) {
+        if let Some(old) = self.services.insert(id, entry) {
             self.by_state[old.liveness.state() as usize] -= 1;
         }
     }
@@ -361,19 +363,6 @@ impl View {
             let category = entry.service.category.as_ref()?;
             Some((category.id.as_str(), *id))
         }));
-    }
-
-    /// Returns what had this id.
-    fn add(&mut self, mut entry: Entry) -> Option<Entry> {
-        let id = entry.key.service;
-        // The services of an application share one copy of its id.
-        if let Some((app, _)) = self.apps.get_key_value(&entry.key.app) {
-            entry.key.app = app.clone();
-        }
-        if let Some(app) = self.apps.get_mut(&entry.key.app) {
-            app.services.insert(id);
-        }
-        self.services.insert(id, entry)
     }
 
     /// Takes a service out.
