@@ -25,13 +25,10 @@ use url::Url;
 use super::config;
 use crate::clock;
 use crate::tls::{self, Identity, PemFile, TlsError};
-use crate::wire::retry_after;
+use crate::wire::{problem, retry_after};
 
 /// A connection between two beats; shorter than what servers commonly allow.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// So much of a refusal's text is kept.
-const DETAIL_CHARS_MAX: usize = 300;
 
 /// What helps when a certificate is not taken.
 const ADVICE: &str = "certificates are always verified: put its authority into server.ca_file, or the \
@@ -66,22 +63,7 @@ impl Answer {
 
     /// The refusal as a sentence: the status, and what the server says of it.
     pub(super) fn refusal(&self) -> String {
-        let problem = self.json();
-        let detail = problem.as_ref().and_then(|problem| {
-            let member = |name| problem.get(name).and_then(Value::as_str);
-            member("detail").or(member("title"))
-        });
-        match detail {
-            Some(detail) => {
-                let detail: String = detail
-                    .chars()
-                    .filter(|c| !c.is_control())
-                    .take(DETAIL_CHARS_MAX)
-                    .collect();
-                format!("the server answered {}: {detail}", self.status)
-            }
-            None => format!("the server answered {}", self.status),
-        }
+        problem::refusal(self.status, &self.body)
     }
 }
 
@@ -302,11 +284,7 @@ fn chain(error: &dyn StdError) -> String {
         }
         source = error.source();
     }
-    sentence
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(DETAIL_CHARS_MAX)
-        .collect()
+    problem::tame(&sentence)
 }
 
 #[cfg(test)]

@@ -7,9 +7,10 @@ use futures_util::future::join_all;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::link::{Link, Target, explain};
+use super::link::{Link, Target};
 use super::{BenchError, Progress, Stop};
 use crate::wire::links;
+use crate::wire::problem::refusal;
 
 /// A service's id as it stands in a path.
 pub(super) type Id = [u8; 36];
@@ -140,7 +141,7 @@ impl Fleet {
                     201 => Self::id_in(&body).ok_or_else(|| {
                         BenchError::refused(what, "the answer has no serInstanceId")
                     }),
-                    _ => Err(BenchError::refused(what, explain(status, &body))),
+                    _ => Err(BenchError::refused(what, refusal(status, &body))),
                 };
                 let id = id.inspect_err(|_| next.set(services))?;
                 ids.borrow_mut()[number] = id;
@@ -192,7 +193,7 @@ pub(super) async fn remove_apps(
             let what = format!("removing application {app}");
             let status = ask(target, &mut link, &request, &mut body, &what).await?;
             if !matches!(status, 204 | 404) {
-                return Err(BenchError::refused(what, explain(status, &body)));
+                return Err(BenchError::refused(what, refusal(status, &body)));
             }
             progress.count("removing", number as u64 + 1, apps.len() as u64);
         }

@@ -17,8 +17,6 @@ use crate::tls::{self, PemFile};
 
 /// Room for an answer; it grows where it must.
 const INPUT_BYTES: usize = 2048;
-/// So much of a refusal's text is kept.
-const DETAIL_CHARS_MAX: usize = 200;
 
 /// The server under test, and how it is spoken to.
 pub(super) struct Target {
@@ -314,27 +312,5 @@ fn broken(error: &std::io::Error) -> Lost {
     match error.kind() {
         BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof => Lost::Closed,
         _ => Lost::Broken(error.to_string()),
-    }
-}
-
-/// What a refusal says of itself, for people.
-pub(super) fn explain(status: u16, body: &[u8]) -> String {
-    #[derive(serde::Deserialize)]
-    struct Problem {
-        detail: Option<String>,
-        title: Option<String>,
-    }
-    let problem: Option<Problem> = serde_json::from_slice(body).ok();
-    let said = problem.and_then(|problem| problem.detail.or(problem.title));
-    match said {
-        None => format!("the server answered {status}"),
-        Some(said) => {
-            let said: String = said
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(DETAIL_CHARS_MAX)
-                .collect();
-            format!("the server answered {status}: {said}")
-        }
     }
 }

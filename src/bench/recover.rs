@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::disk;
 use super::fleet::{Fleet, ask};
-use super::link::{Target, explain};
+use super::link::Target;
 use super::load::{Pace, Plan, Running};
 use super::own::Process;
 use super::report::{Failures, Findings, Report};
@@ -16,6 +16,7 @@ use super::site::{Setup, Site, Where, make_room};
 use super::tally::median;
 use super::work::{BEAT, Beats, Work};
 use super::{BenchError, SERVICES_PER_APP_MAX};
+use crate::wire::problem::refusal;
 
 /// What is killed, and how often.
 #[derive(Debug, Clone, Copy)]
@@ -164,7 +165,7 @@ pub(super) async fn restart(
     let beat = ask(&target, &mut link, &request, &mut body, what);
     let status = setup.stop.unless(beat).await??;
     if !matches!(status, 200 | 204) {
-        return Err(BenchError::refused(what, explain(status, &body)));
+        return Err(BenchError::refused(what, refusal(status, &body)));
     }
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     Ok(Back {

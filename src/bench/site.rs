@@ -10,12 +10,13 @@ use serde::Deserialize;
 
 use super::disk::Disk;
 use super::fleet::ask;
-use super::link::{Target, explain};
+use super::link::Target;
 use super::machine::Machine;
 use super::own::{Process, Workdir};
 use super::report::{Failures, Findings, Report, ServerAbout};
 use super::usage::Usage;
 use super::{BenchError, Progress, Stop};
+use crate::wire::problem::refusal;
 
 /// Descriptors that are not connections.
 const DESCRIPTORS_RESERVED: u64 = 64;
@@ -152,7 +153,7 @@ async fn version(target: &Target) -> Result<Version, BenchError> {
     let (mut link, mut body) = (None, Vec::new());
     let status = ask(target, &mut link, &request, &mut body, &what).await?;
     if status != 200 {
-        return Err(BenchError::refused(what, explain(status, &body)));
+        return Err(BenchError::refused(what, refusal(status, &body)));
     }
     serde_json::from_slice(&body)
         .map_err(|_| BenchError::refused(what, "the answer is not that of a mepulse"))

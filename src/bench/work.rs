@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Deserialize;
 
 use super::fleet::{Fleet, Id, Names};
-use super::link::{Target, explain};
+use super::link::Target;
+use crate::wire::problem::refusal;
 
 /// A plain heartbeat.
 pub(super) const BEAT: &[u8] = br#"{"state":"ACTIVE"}"#;
@@ -41,7 +42,7 @@ impl Wrong {
     fn status(status: u16, body: &[u8]) -> Self {
         Self {
             kind: format!("status {status}"),
-            example: explain(status, body),
+            example: refusal(status, body),
         }
     }
 

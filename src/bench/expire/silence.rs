@@ -11,11 +11,11 @@ use tokio::sync::mpsc;
 use super::{ExpirePlan, Grace};
 use crate::bench::BenchError;
 use crate::bench::fleet::{Fleet, Id, ask};
-use crate::bench::link::explain;
 use crate::bench::site::{Setup, Site};
 use crate::bench::stream::Verdict;
 use crate::bench::work::{BEAT, batch, batch_good};
 use crate::clock::Stopwatch;
+use crate::wire::problem::refusal;
 
 /// Verdicts that have not come so long after they were due do not come any more.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -88,7 +88,7 @@ impl Watch<'_> {
                 let sent = self.clock.elapsed();
                 let status = ask(target, &mut link, &request, &mut body, what).await?;
                 if !matches!(status, 200 | 204) {
-                    return Err(BenchError::refused(what, explain(status, &body)));
+                    return Err(BenchError::refused(what, refusal(status, &body)));
                 }
                 let at = self.due(fleet, number, sent, due).await?;
                 due.at.borrow_mut().insert(fleet.ids()[number], at);
@@ -119,7 +119,7 @@ impl Watch<'_> {
             let sent = self.clock.elapsed();
             let status = ask(target, &mut link, &request, &mut body, what).await?;
             if status != 200 || batch_good(&body) != Some(ids.len() as u64) {
-                return Err(BenchError::refused(what, explain(status, &body)));
+                return Err(BenchError::refused(what, refusal(status, &body)));
             }
             let at = self.due(crowd, first, sent, due).await?;
             due.at.borrow_mut().extend(ids.iter().map(|id| (*id, at)));
@@ -146,7 +146,7 @@ impl Watch<'_> {
         let info: Info = match status {
             200 => serde_json::from_slice(&body)
                 .map_err(|_| BenchError::refused(what, "the answer has no timeStamp"))?,
-            _ => return Err(BenchError::refused(what, explain(status, &body))),
+            _ => return Err(BenchError::refused(what, refusal(status, &body))),
         };
         due.interval_s.set(info.interval);
         let base = match self.server_time {
