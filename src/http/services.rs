@@ -26,21 +26,28 @@ use crate::wire::{Links, query};
 const PAGE: usize = 64;
 
 impl Api {
-    fn info<'a>(&self, entry: &'a Entry) -> ServiceInfo<'a> {
-        info(&self.links, entry)
+    /// What is answered about a service.
+    fn with_info<T>(&self, entry: &Entry, f: impl FnOnce(&ServiceInfo) -> T) -> T {
+        with_info(&self.links, entry, f)
     }
 
     /// `If-Match`, for the writer to judge.
     fn condition(&self, if_match: Option<IfMatch>) -> Precondition {
         let links = self.links.clone();
         if_match.map_or(Precondition::NONE, |if_match| {
-            Precondition::when(move |entry| if_match.admits(&info(&links, entry)))
+            Precondition::when(move |entry| with_info(&links, entry, |info| if_match.admits(info)))
         })
     }
 }
 
-fn info<'a>(links: &Links, entry: &'a Entry) -> ServiceInfo<'a> {
-    ServiceInfo::new(&entry.key, &entry.service, &entry.liveness, links)
+fn with_info<T>(links: &Links, entry: &Entry, f: impl FnOnce(&ServiceInfo) -> T) -> T {
+    let service = entry.service.service();
+    f(&ServiceInfo::new(
+        &entry.key,
+        &service,
+        &entry.liveness,
+        links,
+    ))
 }
 
 /// `/applications/{appInstanceId}/services`
@@ -72,10 +79,8 @@ pub(super) async fn collection(
                 ServiceState::Suspended => return Err(registry::Error::SuspendedByProducer.into()),
             };
             let entry = api.registry.register(app, service, state).await?;
-            Ok(answer::created_tagged(
-                &api.links.service(&entry.key),
-                &api.info(&entry),
-            ))
+            let location = api.links.service(&entry.key);
+            Ok(api.with_info(&entry, |info| answer::created_tagged(&location, info)))
         }
         _ => Err(Problem::method("GET, HEAD, POST")),
     }
@@ -115,7 +120,7 @@ pub(super) async fn item(
         Method::GET => {
             let entry = find(&app, &service, &request, &api)?;
             request.no_query()?;
-            Ok(answer::ok_tagged(&api.info(&entry)))
+            Ok(api.with_info(&entry, |info| answer::ok_tagged(info)))
         }
         Method::PUT => {
             let key = find(&app, &service, &request, &api)?.key;
@@ -125,7 +130,7 @@ pub(super) async fn item(
             let (service, state) = service::parse(&body, &api.transports, api.dialect)?;
             let condition = api.condition(if_match);
             let entry = api.registry.replace(key, service, state, condition).await?;
-            Ok(answer::ok_tagged(&api.info(&entry)))
+            Ok(api.with_info(&entry, |info| answer::ok_tagged(info)))
         }
         Method::DELETE => {
             let key = find(&app, &service, &request, &api)?.key;
@@ -154,8 +159,10 @@ pub(super) async fn all(request: Request, api: Api) -> Result<Answer, Problem> {
 fn list(api: Api, source: Source, query: Query, hide_suspended: bool) -> Answer {
     answer::ok_stream(json_array(api, source, move |api, entry| {
         let hidden = hide_suspended && entry.liveness.state() == ServiceState::Suspended;
-        let asked_for = query.matches(entry.key.service, &entry.service);
-        (asked_for && !hidden).then(|| answer::json(&api.info(entry)))
+        let service = entry.service.service();
+        let asked_for = query.matches(entry.key.service, &service);
+        let info = || ServiceInfo::new(&entry.key, &service, &entry.liveness, &api.links);
+        (asked_for && !hidden).then(|| answer::json(&info()))
     }))
 }
 
@@ -240,7 +247,7 @@ pub(super) async fn by_id(service: Segment, request: Request, api: Api) -> Resul
     let entry = id.and_then(|id| api.registry.view().service(&id).cloned());
     let entry = entry.ok_or_else(|| Problem::no_service(service.raw()))?;
     request.no_query()?;
-    Ok(answer::ok_tagged(&api.info(&entry)))
+    Ok(api.with_info(&entry, |info| answer::ok_tagged(info)))
 }
 
 /// `/transports`. Source: GS MEC 011 V2.2.1, 8.2.5.

@@ -18,10 +18,10 @@ use crate::clock::{Clock, Machine, Stopwatch};
 use crate::domain::timeline::{self, Resumed};
 use crate::domain::{
     AppInfo, AppInstanceId, BlindCause, BlindSpot, DeadLetter, Event, Liveness, Mark, Reading,
-    Service, ServiceId, ServiceKey, Steady, Wall,
+    ServiceId, ServiceKey, Steady, Wall,
 };
 use crate::metrics::Metrics;
-use crate::store::{self, AppRecord, Armed, EventLog, Row, SkippedRow, Store};
+use crate::store::{self, AppRecord, Armed, EventLog, Row, ServiceRecord, SkippedRow, Store};
 
 /// A loaded store, before anything is written.
 pub struct Boot {
@@ -43,7 +43,7 @@ impl Boot {
     pub fn load(mut store: Box<dyn Store>) -> Result<Self, store::Error> {
         let stopwatch = Stopwatch::start();
         let mut view = View::default();
-        let mut registered: HashMap<ServiceKey, Arc<Service>> = HashMap::new();
+        let mut registered: HashMap<ServiceKey, ServiceRecord> = HashMap::new();
         let mut orphans = Vec::new();
         let mut newest = None;
         let loaded = store.load(&mut |row| match row {
@@ -284,7 +284,7 @@ fn add_info(view: &mut View, app: AppInstanceId, info: Arc<AppInfo>) {
 }
 
 /// Adds a loaded service.
-fn add(view: &mut View, key: ServiceKey, service: Arc<Service>, liveness: Liveness) {
+fn add(view: &mut View, key: ServiceKey, service: ServiceRecord, liveness: Liveness) {
     know(view, &key.app);
     view.put_unindexed(Entry {
         key,

@@ -12,9 +12,9 @@ use crate::clock::Clock;
 use crate::domain::liveness::Beaten;
 use crate::domain::{
     AppInfo, AppInstanceId, Cursor, DeadLetter, Heartbeat, LivenessInterval, ProducerState,
-    Reading, Service, ServiceId, ServiceKey, ServiceState, Steady, Subscription, SubscriptionId,
+    Reading, ServiceId, ServiceKey, ServiceState, Steady, Subscription, SubscriptionId,
 };
-use crate::store::{self, Store};
+use crate::store::{self, ServiceRecord, Store};
 
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -128,14 +128,14 @@ pub(super) enum Command {
     /// POST of a service.
     Register {
         key: ServiceKey,
-        service: Arc<Service>,
+        service: ServiceRecord,
         state: ProducerState,
         reply: Reply<Entry>,
     },
     /// PUT of a service.
     Replace {
         key: ServiceKey,
-        service: Arc<Service>,
+        service: ServiceRecord,
         state: ServiceState,
         condition: Precondition,
         reply: Reply<Entry>,

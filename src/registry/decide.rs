@@ -254,7 +254,7 @@ impl<'a> Pending<'a> {
             let service = |entry: &Entry| entry.service.clone();
             let same_service = old
                 .zip(new.as_ref())
-                .is_some_and(|(old, new)| Arc::ptr_eq(&old.service, &new.service));
+                .is_some_and(|(old, new)| old.service.is(&new.service));
             if !same_service {
                 let change = Change {
                     old: old.map(service),

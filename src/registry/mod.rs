@@ -37,7 +37,7 @@ use crate::domain::{
     Service, ServiceId, ServiceKey, ServiceState, SubscriptionId,
 };
 use crate::metrics::Metrics;
-use crate::store::{self, EventLog, Store};
+use crate::store::{self, EventLog, ServiceRecord, Store};
 
 /// What requests are decided by; can change while the registry runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -268,7 +268,7 @@ impl Registry {
             app,
             service: ServiceId::random(),
         };
-        let service = Arc::new(service);
+        let service = ServiceRecord::new(&service);
         self.ask(|reply| Command::Register {
             key,
             service,
@@ -290,7 +290,7 @@ impl Registry {
         state: ServiceState,
         condition: Precondition,
     ) -> Result<Entry, Error> {
-        let service = Arc::new(service);
+        let service = ServiceRecord::new(&service);
         self.ask(|reply| Command::Replace {
             key,
             service,

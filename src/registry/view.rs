@@ -6,10 +6,10 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::domain::{
-    AppInstanceId, BlindSpot, Cursor, Liveness, Policy, Selection, Service, ServiceId, ServiceKey,
-    ServiceState, Steady, Subscription, SubscriptionId,
+    AppInstanceId, BlindSpot, Cursor, Liveness, Policy, Selection, ServiceId, ServiceKey,
+    ServiceState, Steady, Subject, Subscription, SubscriptionId,
 };
-use crate::store::AppRecord;
+use crate::store::{AppRecord, ServiceRecord};
 
 /// One registered service with everything we know of it. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,12 +17,20 @@ pub struct Entry {
     /// Whose it is, and its id.
     pub key: ServiceKey,
     /// What its producer registered.
-    pub service: Arc<Service>,
+    pub service: ServiceRecord,
     /// State and agreement.
     pub liveness: Liveness,
     /// Where its entry of the expiry index stands: `Some` exactly while a timer runs (to silence, or
     /// to removal), and never later than the timer's deadline.
     pub armed: Option<Steady>,
+}
+
+impl Entry {
+    /// What the service is called, for the events about it.
+    #[must_use]
+    pub fn subject(&self) -> Subject {
+        Subject::of(&self.service.service())
+    }
 }
 
 /// A known application.
@@ -69,7 +77,8 @@ pub struct View {
     /// The policy in force; `None` before the very first start.
     pub policy: Option<Policy>,
     apps: BTreeMap<AppInstanceId, App>,
-    services: HashMap<ServiceId, Entry, BuildHasherDefault<AsItIs>>,
+    /// Boxed, because a table that has just grown is half empty.
+    services: HashMap<ServiceId, Box<Entry>, BuildHasherDefault<AsItIs>>,
     by_state: [usize; ServiceState::ALL.len()],
     names: Index,
     categories: Index,
@@ -82,6 +91,7 @@ pub struct View {
 #[derive(Debug, Default)]
 struct Index {
     words: BTreeSet<(u64, ServiceId)>,
+    noted: Vec<(u64, ServiceId)>,
     hasher: RandomState,
 }
 
@@ -94,10 +104,15 @@ impl Index {
         self.words.remove(&(self.hasher.hash_one(word), id));
     }
 
-    /// Replaces everything.
-    fn fill<'a>(&mut self, words: impl Iterator<Item = (&'a str, ServiceId)>) {
-        let words = words.map(|(word, id)| (self.hasher.hash_one(word), id));
-        self.words = words.collect();
+    /// For building: what cannot be found until [`settle`](Self::settle).
+    fn note(&mut self, word: &str, id: ServiceId) {
+        self.noted.push((self.hasher.hash_one(word), id));
+    }
+
+    /// Takes in all that was noted, which is several times as fast as one by one.
+    fn settle(&mut self) {
+        let mut noted = std::mem::take(&mut self.noted).into_iter().collect();
+        self.words.append(&mut noted);
     }
 
     /// Those that may have the word.
@@ -119,20 +134,19 @@ impl View {
     /// A service, whoever owns it.
     #[must_use]
     pub fn service(&self, id: &ServiceId) -> Option<&Entry> {
-        self.services.get(id)
+        self.services.get(id).map(Box::as_ref)
     }
 
     /// A service of this very application.
     #[must_use]
     pub fn service_of(&self, key: &ServiceKey) -> Option<&Entry> {
-        self.services
-            .get(&key.service)
+        self.service(&key.service)
             .filter(|entry| entry.key.app == key.app)
     }
 
     /// All services, in no order.
     pub fn services(&self) -> impl Iterator<Item = &Entry> {
-        self.services.values()
+        self.services.values().map(Box::as_ref)
     }
 
     /// Those that a query may ask for by a name of some kind, sorted; `None`: it asks by none, and
@@ -206,7 +220,7 @@ impl View {
                 };
                 content.services.range((from, Bound::Unbounded))
             })
-            .filter_map(|id| self.services.get(id))
+            .filter_map(|id| self.service(id))
             .take(max)
             .cloned()
             .collect()
@@ -304,14 +318,16 @@ impl View {
         }
     }
 
-    fn index(&mut self, id: ServiceId, service: &Service) {
+    fn index(&mut self, id: ServiceId, service: &ServiceRecord) {
+        let service = service.service();
         self.names.insert(&service.name, id);
         if let Some(category) = &service.category {
             self.categories.insert(&category.id, id);
         }
     }
 
-    fn unindex(&mut self, id: ServiceId, service: &Service) {
+    fn unindex(&mut self, id: ServiceId, service: &ServiceRecord) {
+        let service = service.service();
         self.names.remove(&service.name, id);
         if let Some(category) = &service.category {
             self.categories.remove(&category.id, id);
@@ -323,13 +339,13 @@ impl View {
         let id = entry.key.service;
         let Some(old) = self.services.get_mut(&id) else {
             self.index(id, &entry.service);
-            return self.put_unindexed(entry);
+            return self.add(entry);
         };
         self.by_state[old.liveness.state() as usize] -= 1;
         self.by_state[entry.liveness.state() as usize] += 1;
         // A beat changes no registration.
-        let new = (!Arc::ptr_eq(&old.service, &entry.service)).then(|| entry.service.clone());
-        let old = std::mem::replace(old, entry).service;
+        let new = (!old.service.is(&entry.service)).then(|| entry.service.clone());
+        let old = std::mem::replace(&mut **old, entry).service;
         if let Some(new) = new {
             self.unindex(id, &old);
             self.index(id, &new);
@@ -338,7 +354,17 @@ impl View {
 
     /// For building the view: adds a service that cannot be found by name until
     /// [`index_all`](Self::index_all).
-    pub(super) fn put_unindexed(&mut self, mut entry: Entry) {
+    pub(super) fn put_unindexed(&mut self, entry: Entry) {
+        let service = entry.service.service();
+        let id = entry.key.service;
+        self.names.note(&service.name, id);
+        if let Some(category) = &service.category {
+            self.categories.note(&category.id, id);
+        }
+        self.add(entry);
+    }
+
+    fn add(&mut self, mut entry: Entry) {
         let id = entry.key.service;
         self.by_state[entry.liveness.state() as usize] += 1;
         // The services of an application share one copy of its id.
@@ -349,20 +375,15 @@ impl View {
             app.services.insert(id);
         }
         // Only a damaged store has an id twice.
-        if let Some(old) = self.services.insert(id, entry) {
+        if let Some(old) = self.services.insert(id, Box::new(entry)) {
             self.by_state[old.liveness.state() as usize] -= 1;
         }
     }
 
     /// For building the view: all names at once, which is several times as fast as one by one.
     pub(super) fn index_all(&mut self) {
-        let services = || self.services.iter();
-        self.names
-            .fill(services().map(|(id, entry)| (entry.service.name.as_str(), *id)));
-        self.categories.fill(services().filter_map(|(id, entry)| {
-            let category = entry.service.category.as_ref()?;
-            Some((category.id.as_str(), *id))
-        }));
+        self.names.settle();
+        self.categories.settle();
     }
 
     /// Takes a service out.
@@ -378,8 +399,7 @@ impl View {
 
     /// For building the view: takes an entry of the expiry index over.
     pub(super) fn entry_mut(&mut self, key: &ServiceKey) -> Option<&mut Entry> {
-        self.services
-            .get_mut(&key.service)
-            .filter(|entry| entry.key.app == key.app)
+        let entry = self.services.get_mut(&key.service).map(Box::as_mut);
+        entry.filter(|entry| entry.key.app == key.app)
     }
 }

@@ -7,11 +7,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{
     AppRecord, Armed, Batch, DEAD_LETTERS_MAX, Error, EventLog, FIRST_SEQUENCE, FORGOTTEN_MAX,
-    Loaded, LogPage, Row, Store,
+    Loaded, LogPage, Row, ServiceRecord, Store,
 };
 use crate::domain::{
-    AppInstanceId, BlindSpot, Cursor, DeadLetter, Event, Liveness, Mark, Policy, Service,
-    ServiceId, ServiceKey, Steady, Subscription, SubscriptionId,
+    AppInstanceId, BlindSpot, Cursor, DeadLetter, Event, Liveness, Mark, Policy, ServiceId,
+    ServiceKey, Steady, Subscription, SubscriptionId,
 };
 
 /// See the module.
@@ -27,7 +27,7 @@ struct Shared {
 #[derive(Debug, Default, Clone)]
 struct State {
     apps: BTreeMap<AppInstanceId, AppRecord>,
-    services: BTreeMap<ServiceKey, Arc<Service>>,
+    services: BTreeMap<ServiceKey, ServiceRecord>,
     liveness: BTreeMap<ServiceKey, Liveness>,
     expiry: BTreeSet<Armed>,
     blind_spots: BTreeMap<Steady, BlindSpot>,

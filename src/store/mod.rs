@@ -13,14 +13,16 @@ pub mod memory;
 pub mod migrate;
 mod records;
 pub mod schema;
+mod service_record;
 pub mod sled;
 
 use std::sync::Arc;
 
 pub use self::error::{Error, OpenError};
+pub use self::service_record::ServiceRecord;
 pub use self::sled::{OpenMode, OpenOptions, SledStore};
 use crate::domain::{
-    AppInfo, AppInstanceId, BlindSpot, Cursor, DeadLetter, Event, Liveness, Mark, Policy, Service,
+    AppInfo, AppInstanceId, BlindSpot, Cursor, DeadLetter, Event, Liveness, Mark, Policy,
     ServiceId, ServiceKey, Steady, Subscription, SubscriptionId, Wall,
 };
 
@@ -155,7 +157,7 @@ pub enum Row {
     /// What an application says of itself.
     AppInfo(AppInstanceId, Box<AppInfo>),
     /// A registration.
-    Service(ServiceKey, Arc<Service>),
+    Service(ServiceKey, ServiceRecord),
     /// State and agreement.
     Liveness(ServiceKey, Liveness),
     /// An entry of the expiry index.
@@ -235,7 +237,7 @@ pub struct Batch {
     /// Applications.
     pub apps: Vec<(AppInstanceId, Change<AppRecord>)>,
     /// Registrations.
-    pub services: Vec<(ServiceKey, Change<Arc<Service>>)>,
+    pub services: Vec<(ServiceKey, Change<ServiceRecord>)>,
     /// State and agreement.
     pub liveness: Vec<(ServiceKey, Change<Liveness>)>,
     /// Subscriptions that come or go. With one that goes, its cursor and its dead letters go.

@@ -13,12 +13,12 @@ use crate::domain::{
 };
 
 /// A service as the registry knows it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Known<'a> {
     /// Whose it is, and its id.
     pub key: &'a ServiceKey,
     /// The registration.
-    pub service: &'a Service,
+    pub service: Service,
     /// State and agreement.
     pub liveness: &'a Liveness,
 }
@@ -85,7 +85,7 @@ pub struct TimerReport {
 impl ServiceReport {
     /// Reports a service; without a policy (a store that was never served) there are no deadlines.
     #[must_use]
-    pub fn new(known: Known<'_>, policy: Option<&Policy>, blind_spots: &[BlindSpot]) -> Self {
+    pub fn new(known: &Known<'_>, policy: Option<&Policy>, blind_spots: &[BlindSpot]) -> Self {
         let Known {
             key,
             service,
@@ -112,7 +112,7 @@ impl ServiceReport {
 impl ServiceDetail {
     /// Reports all that is known of a service.
     #[must_use]
-    pub fn new(known: Known<'_>, policy: Option<&Policy>, blind_spots: &[BlindSpot]) -> Self {
+    pub fn new(known: &Known<'_>, policy: Option<&Policy>, blind_spots: &[BlindSpot]) -> Self {
         let Known {
             key,
             service,

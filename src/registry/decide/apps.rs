@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use super::Pending;
-use crate::domain::{
-    AppInfo, AppInstanceId, Happening, ServiceKey, Subject, Subscription, SubscriptionId,
-};
+use crate::domain::{AppInfo, AppInstanceId, Happening, ServiceKey, Subscription, SubscriptionId};
 use crate::registry::Error;
 use crate::registry::command::Told;
 use crate::store::AppRecord;
@@ -80,7 +78,7 @@ impl Pending<'_> {
             };
             if let Some(entry) = self.entry(&service) {
                 let state = entry.liveness.state();
-                let subject = Subject::of(&entry.service);
+                let subject = entry.subject();
                 self.note(&key, subject, Happening::Removed { state });
                 self.drop_service(&key);
                 self.tally.removed += 1;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::Pending;
 use crate::domain::silence::deadline;
-use crate::domain::{Evidence, Happening, Liveness, ServiceId, Steady, Subject};
+use crate::domain::{Evidence, Happening, Liveness, ServiceId, Steady};
 use crate::registry::Rules;
 use crate::registry::view::Entry;
 use crate::store::Armed;
@@ -30,7 +30,7 @@ impl Pending<'_> {
             };
             if let Some((liveness, evidence)) = self.verdict(&unarmed, at) {
                 self.tally.suspended.push((due.key, evidence.deadline));
-                let subject = Subject::of(&unarmed.service);
+                let subject = unarmed.subject();
                 let suspended = Happening::Suspended(Box::new(evidence));
                 self.note(&unarmed.key, subject, suspended);
                 self.put(Entry {
@@ -39,7 +39,7 @@ impl Pending<'_> {
                 });
             } else if let Some(since) = self.forgotten(&unarmed, at) {
                 self.tally.forgotten += 1;
-                let subject = Subject::of(&unarmed.service);
+                let subject = unarmed.subject();
                 self.note(&unarmed.key, subject, Happening::Forgotten { since });
                 self.drop_service(&unarmed.key);
             } else {

@@ -1,7 +1,5 @@
 //! What producers do to their services: register, replace, remove, beat.
 
-use std::sync::Arc;
-
 use super::Pending;
 use crate::domain::liveness::{BeatRefusal, Beaten};
 use crate::domain::{
@@ -11,6 +9,7 @@ use crate::domain::{
 use crate::registry::Error;
 use crate::registry::command::{BatchOutcome, Precondition};
 use crate::registry::view::Entry;
+use crate::store::ServiceRecord;
 
 /// Blind spots are sorted by start and overlap little: the latest to end is among the last few.
 const RECENT_BLIND_SPOTS: usize = 4;
@@ -38,7 +37,7 @@ impl Pending<'_> {
     pub(super) fn register(
         &mut self,
         key: ServiceKey,
-        service: Arc<Service>,
+        service: ServiceRecord,
         state: ProducerState,
     ) -> Result<Entry, Error> {
         if !self.knows(&key.app) && !self.rules.auto_accept {
@@ -52,7 +51,7 @@ impl Pending<'_> {
         }
         pending.added.insert(key.service);
         self.accept(&key.app);
-        let offer = service.liveness_offer;
+        let offer = service.liveness_offer();
         let liveness = Liveness::registered(state, offer, &self.rules.policy, self.now);
         let entry = Entry {
             key,
@@ -64,7 +63,7 @@ impl Pending<'_> {
             state: entry.liveness.state(),
             interval: entry.liveness.interval(),
         };
-        self.note(&entry.key, Subject::of(&entry.service), happening);
+        self.note(&entry.key, entry.subject(), happening);
         self.put(entry.clone());
         self.tally.registered += 1;
         Ok(entry)
@@ -73,12 +72,12 @@ impl Pending<'_> {
     pub(super) fn replace(
         &mut self,
         key: &ServiceKey,
-        service: Arc<Service>,
+        service: ServiceRecord,
         state: ServiceState,
         condition: Precondition,
     ) -> Result<Entry, Error> {
         let old = self.entry_of(key)?;
-        let offer = service.liveness_offer;
+        let offer = service.liveness_offer();
         let liveness = old
             .liveness
             .replaced(state, offer, &self.rules.policy, self.now)
@@ -89,15 +88,15 @@ impl Pending<'_> {
         let service = match offer {
             Some(_) => service,
             // Saying nothing about heartbeats keeps what was agreed on.
-            None => Arc::new(Service {
-                liveness_offer: old.service.liveness_offer,
-                ..Arc::unwrap_or_clone(service)
+            None => ServiceRecord::new(&Service {
+                liveness_offer: old.service.liveness_offer(),
+                ..service.service()
             }),
         };
-        let (service, attributes) = if *old.service == *service {
+        let (service, attributes) = if old.service == service {
             (old.service.clone(), Attributes::Same)
         } else {
-            let attributes = what_changed(&old.service, &service);
+            let attributes = what_changed(&old.service.service(), &service.service());
             (service, attributes)
         };
         let from = old.liveness.state();
@@ -120,7 +119,7 @@ impl Pending<'_> {
                 interval: liveness.interval(),
                 attributes,
             };
-            self.note(key, Subject::of(&entry.service), happening);
+            self.note(key, entry.subject(), happening);
         }
         self.put(entry.clone());
         Ok(entry)
@@ -129,7 +128,7 @@ impl Pending<'_> {
     pub(super) fn remove(&mut self, key: &ServiceKey) -> Result<(), Error> {
         let entry = self.entry_of(key)?;
         let state = entry.liveness.state();
-        let subject = Subject::of(&entry.service);
+        let subject = entry.subject();
         self.note(key, subject, Happening::Removed { state });
         self.drop_service(key);
         self.tally.removed += 1;
@@ -158,7 +157,7 @@ impl Pending<'_> {
         condition: Precondition,
     ) -> Result<Beaten, Error> {
         let old = self.entry_of(key)?;
-        let offer = old.service.liveness_offer;
+        let offer = old.service.liveness_offer();
         let beaten = old.liveness.beat(
             heartbeat,
             offer,
@@ -185,7 +184,7 @@ impl Pending<'_> {
             ..old.clone()
         };
         if let Some(since) = since {
-            let subject = Subject::of(&entry.service);
+            let subject = entry.subject();
             self.note(key, subject, Happening::Revived { since });
         }
         self.put(entry);

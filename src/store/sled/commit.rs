@@ -40,13 +40,14 @@ impl Rows {
     /// `each` sees every part that comes or goes.
     fn put_parts(
         &mut self,
-        change: &Change<Vec<u8>>,
+        change: &Change<impl AsRef<[u8]>>,
         key_of: impl Fn(u16) -> Vec<u8>,
         mut each: impl FnMut(&[u8], &[u8]),
     ) {
-        let (old, new) = (change.old.as_deref(), change.new.as_deref());
-        let mut old = old.unwrap_or_default().chunks(schema::PART_BYTES_MAX);
-        let mut new = new.unwrap_or_default().chunks(schema::PART_BYTES_MAX);
+        let [mut old, mut new] = [&change.old, &change.new].map(|record| {
+            let bytes = record.as_ref().map(AsRef::as_ref).unwrap_or_default();
+            bytes.chunks(schema::PART_BYTES_MAX)
+        });
         for part in 0u16.. {
             let key = key_of(part);
             let (old, new) = (old.next(), new.next());
@@ -104,9 +105,8 @@ impl Writes {
 
     fn put_services(&mut self, batch: &Batch, sum: &mut Fingerprint) {
         for (key, change) in &batch.services {
-            let change = change.map(|service| records::encode_service(service));
             let key_of = |part| schema::service_part_key(key, part);
-            self.services.put_parts(&change, key_of, |key, value| {
+            self.services.put_parts(change, key_of, |key, value| {
                 sum.toggle(Counted::Services, key, value);
             });
         }

@@ -1,12 +1,12 @@
 //! Reads everything, row by row. Rows that cannot be decoded are skipped and counted.
 
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 
 use super::Trees;
 use super::census::{Counted, Fingerprint};
 use crate::store::codec::DecodeError;
 use crate::store::schema::{self, meta, tree};
-use crate::store::{Armed, Error, FIRST_SEQUENCE, Loaded, Row, SkippedRow, records};
+use crate::store::{Armed, Error, FIRST_SEQUENCE, Loaded, Row, ServiceRecord, SkippedRow, records};
 
 /// Rows that go from one thread to the other at once, and how many such parcels may lie between them.
 const PARCEL: usize = 256;
@@ -70,10 +70,7 @@ fn load(trees: &Trees, each: &mut dyn FnMut(Row)) -> Result<(Loaded, Fingerprint
     let mut services = Parts::new(
         tree::SERVICES,
         schema::parse_service_part_key,
-        |key, bytes| {
-            let service = records::decode_service(bytes)?;
-            Ok(Row::Service(key, Arc::new(service)))
-        },
+        |key, bytes| Ok(Row::Service(key, ServiceRecord::from_row(bytes)?)),
     );
     // Both trees are in the order of services.
     let mut liveness = LivenessRows::of(trees);

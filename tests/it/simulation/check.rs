@@ -156,7 +156,7 @@ impl Sim {
             let mut armed = BTreeSet::new();
             for entry in view.services() {
                 let id = entry.key.service;
-                assert_eq!(services[&entry.key], (*entry.service).clone().into());
+                assert_eq!(services[&entry.key], entry.service);
                 assert_eq!(liveness[&entry.key], entry.liveness);
                 assert!(
                     !self.deleted.contains(&id),

@@ -82,7 +82,7 @@ impl Hand {
         }
         let key = self.keys[self.random.below(self.keys.len())].clone();
         let entry = registry.view().service_of(&key).unwrap().clone();
-        let known = (*entry.service).clone();
+        let known = entry.service.service();
         let state = match entry.liveness.state() {
             ServiceState::Suspended => ServiceState::Active,
             state => state,
