@@ -33,8 +33,11 @@ while [ $# -gt 0 ]; do
     declare "${1#--}=$2"
     shift 2
 done
-for number in "$minutes" "$rate" "$services" "$churn"; do
+for number in "$minutes" "$churn"; do
     [[ $number =~ ^[0-9]+(\.[0-9]+)?$ ]] || { echo "$number is no number" >&2 && exit 2; }
+done
+for number in "$rate" "$services"; do
+    [[ $number =~ ^[1-9][0-9]*$ ]] || { echo "$number is no whole number above 0" >&2 && exit 2; }
 done
 [ -z "$json" ] || more+=(--json "$json")
 command -v python3 >/dev/null || { echo "python3 is needed" >&2 && exit 2; }

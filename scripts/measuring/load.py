@@ -62,14 +62,13 @@ class Tally:
     def __init__(self):
         self.latencies_s = []
         self.failures = collections.Counter()
-        self.seconds = 0.0
 
     @property
     def answers(self):
         return len(self.latencies_s)
 
     def latency(self):
-        """As in the reports of `mepulse bench`; good answers only, failures are counted beside them."""
+        """Of good answers only (other than in the reports of `mepulse bench`); failures are counted beside them."""
         if not self.latencies_s:
             return None
         micros = [round(one * 1e6) for one in self.latencies_s]
@@ -141,7 +140,6 @@ class Beats:
             for line in ready:
                 self._take(line, now, tally)
             self._give_up(now, tally)
-        tally.seconds = time.monotonic() - start
         return tally
 
     def settle(self, patience=TIMEOUT_S):

@@ -35,10 +35,8 @@ def environment():
 class Server:
     """`mepulse serve` on a store. Whoever starts it ends it; its id is in `work/pids` for the caller's trap."""
 
-    def __init__(self, binary, data, work, settings=()):
+    def __init__(self, binary, data, work):
         arguments = [binary, "serve", "--config", os.devnull, "--listen", "127.0.0.1:0", "--data-dir", str(data)]
-        for setting in settings:
-            arguments += ["--set", setting]
         self.log = pathlib.Path(work) / "server.log"
         with open(self.log, "ab") as log:
             self.started = time.monotonic()

@@ -209,7 +209,7 @@ def table(report):
     options, about = report["load"], report["about"]
     out = [
         f"{options['rate_per_s']} beats/s to {options['services']} services, {options['churn_per_s']:g} registrations/s and as "
-        f"many removals, {options['minutes']:g} minutes, {len(report['samples'])} samples.",
+        f"many removals asked for ({report['registered']} and {report['removed']} done), {options['minutes']:g} minutes, {len(report['samples'])} samples.",
         "",
         "| | first quarter | last quarter | slope per hour | noticed from, per hour | verdict |",
         "|---|---:|---:|---:|---:|---|",
@@ -367,9 +367,9 @@ def main():
     except TROUBLE as error:
         say(str(error))
         sys.exit(1)
+    print(table(report), flush=True)
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(table(report))
     sys.exit(1 if report["grows"] or report["failures"] else 0)
 
 

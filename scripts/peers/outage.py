@@ -118,7 +118,11 @@ class Story:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+        # Somebody who gave up has heard of nobody's death since.
+        broken = [end for end in ends if isinstance(end, Exception)]
+        if broken:
+            raise own.Trouble(f"a client or the watcher broke: {broken[0]!r}")
 
     async def settle(self):
         """All who live are heard, nobody is newly declared dead; else nothing can be measured."""

@@ -18,7 +18,8 @@ def not_comparable():
         "asks the same process by gRPC: a native gRPC client is faster. Redis speaks RESP, which is cheaper "
         "to read.",
         "*Generators.* wrk (one thread) for HTTP, redis-benchmark (one thread) for Redis. Both ask again as "
-        "soon as they are answered, and take a part of the same cores; a generator may be the limit.",
+        "soon as they are answered, and take a part of the same cores; a generator may be the limit. wrk adds to "
+        "its percentiles what must have waited behind a slow answer, redis-benchmark does not.",
         "*What a write means.* A mepulse heartbeat also finds the registration and keeps what verdicts are "
         "judged by. A `ZADD` or put only stores: who is overdue has to be found by a program of one's own.",
         "*Durability.* All three writes are synced before they are answered, and all three share syncs among "
@@ -39,12 +40,12 @@ def how(plan, patience_s):
     return [
         "One server at a time, on loopback, with a fresh data directory on the same disk. Rates: "
         f"{plan.rounds} round(s) of {plan.seconds} s in turn after a warm-up, medians; {plan.names} names in "
-        "use, for each peer alike. Failed requests do not count, and are told.",
+        "use, for each peer alike. Failed requests do not count, and are told, as far as the generator notices them.",
         "ZADD with random scores: one that changes nothing would not be written to the log.",
-        f"Lag: {plan.probes} probes with 5 s to live, one after the other, each number of quiet ones once; "
+        f"Lag: {plan.probes} probes with 5 s to live, each number of quiet ones once; "
         "from the deadline to the subscriber's arrival. Those that do not come within "
         f"{patience_s} s are late without bound in the percentiles. Quiet ones have hours to live. For etcd "
-        "and Redis probes are 20 ms apart, and the deadline counts from the answer to the grant or the `PX`, "
+        "and Redis probes are 20 ms apart (mepulse: eight at once), and the deadline counts from the answer to the grant or the `PX`, "
         "which favours them by a round trip; for mepulse see `mepulse bench expire`.",
         f"Outage and freeze, once: {plan.living} living clients with {plan.ttl_s} s to live, beating every "
         f"{plan.beat_s} s, trying again every second while not heard, and {plan.dying} more that die while the "
@@ -53,7 +54,7 @@ def how(plan, patience_s):
         "entry before the subscriber is back are not seen: for Redis the number may be too small.",
         "mepulse: half of the clients promise nothing (plain MEC 011), half promise a try within 2 s "
         "(`retryInterval`).",
-        "etcd: a lease for each client, its key bound to it, `/v3/lease/keepalive`, and another lease where "
+        "etcd: a lease for each client, its key bound to it (not by the puts of the rates), `/v3/lease/keepalive`, and another lease where "
         "that is gone; Redis: `SET … EX`.",
     ]
 
