@@ -64,10 +64,11 @@ impl Registry {
     /// When the registry is not able now.
     pub async fn advance(&self, told: Vec<Told>) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        self.0
-            .queue
-            .push_own(|_| Some(Item::Advance { told, reply }));
-        answer.await.unwrap_or(Err(Error::Failed))
+        let advance = || Item::Advance { told, reply };
+        if !self.0.queue.push_own(advance) {
+            return Err(self.0.closed());
+        }
+        self.0.answered(answer).await?
     }
 
     /// Subscribes. It is told of everything that happens from now on.

@@ -200,10 +200,18 @@ impl Inner {
         }
     }
 
-    /// The answer to a command that stood in the queue.
-    async fn answered<T>(&self, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
+    /// Why the queue takes nothing more.
+    fn closed(&self) -> Error {
+        match self.health.failure() {
+            Some(_) => Error::Failed,
+            None => Error::Stopping,
+        }
+    }
+
+    /// The answer to what stood in the queue.
+    async fn answered<T>(&self, answer: oneshot::Receiver<T>) -> Result<T, Error> {
         match answer.await {
-            Ok(answer) => answer,
+            Ok(answer) => Ok(answer),
             Err(_) => {
                 // A writer that gives up drops the reply a moment before it says so; nobody is to
                 // be refused by a registry that still calls itself ready.
@@ -360,7 +368,7 @@ impl Registry {
             self.note_refusal();
             return Err(error);
         }
-        self.0.answered(answer).await
+        self.0.answered(answer).await?
     }
 
     /// A beat was refused, or may have been: a connection was turned away. That time is not charged
@@ -373,10 +381,8 @@ impl Registry {
     /// From here on beats are refused, because the server stops: nobody is judged any more, and the
     /// next start takes it from here.
     pub fn stop_watching(&self) {
-        self.0.queue.push_own(|_| {
-            Some(Item::StopWatching {
-                now: Instant::now(&self.0.clock),
-            })
+        self.0.queue.push_own(|| Item::StopWatching {
+            now: Instant::now(&self.0.clock),
         });
     }
 
@@ -404,8 +410,10 @@ impl Registry {
             drop(reply.send(look(store)?));
             Ok(())
         }));
-        self.0.queue.push_own(|_| Some(Item::Look(look)));
-        answer.await.map_err(|_| Error::Failed)
+        if !self.0.queue.push_own(|| Item::Look(look)) {
+            return Err(self.0.closed());
+        }
+        self.0.answered(answer).await
     }
 
     /// The in-memory view. Hold it briefly: the writer waits for it.
@@ -427,15 +435,13 @@ impl Registry {
 
     /// New rules, after a reload of the configuration.
     pub fn reload(&self, rules: Rules) {
-        self.0.queue.push_own(|_| Some(Item::Reload(rules)));
+        self.0.queue.push_own(|| Item::Reload(rules));
     }
 
     /// Waits until everything that is due now has been judged.
     pub async fn settle(&self) {
         let (done, settled) = oneshot::channel();
-        self.0
-            .queue
-            .push_own(|_| Some(self.0.pulse_now(Some(done))));
+        self.0.queue.push_own(|| self.0.pulse_now(Some(done)));
         // A stopping registry judges nobody.
         let _ = settled.await;
     }

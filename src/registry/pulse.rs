@@ -12,19 +12,22 @@ use super::Registry;
 /// Runs until the registry stops.
 pub(super) async fn run(registry: Registry) {
     let inner = &registry.0;
-    let mut is_behind = false;
+    let tick = Duration::from_millis(inner.tick_ms);
     loop {
-        let now = inner.clock.now().steady;
-        let tick_ms = inner.tick_ms;
-        let wait_ms = match inner.health.pace().next_due {
-            // At least a moment, and a writer that is behind is not asked more often.
-            Some(due) if !is_behind => due.ms_since(now).clamp(1, tick_ms),
-            _ => tick_ms,
+        let next_due = async {
+            // Before, what is due next is not known; and a writer that is behind is not asked more
+            // often.
+            inner.health.pulse_through().await;
+            match inner.health.pace().next_due {
+                Some(due) => {
+                    let wait_ms = due.ms_since(inner.clock.now().steady).max(1);
+                    tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+                }
+                None => std::future::pending().await,
+            }
         };
-        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-        inner.queue.push_own(|waiting| {
-            is_behind = waiting > 0;
-            Some(inner.pulse_now(None))
-        });
+        // Whichever comes first.
+        let _ = tokio::time::timeout(tick, next_due).await;
+        inner.queue.push_own(|| inner.pulse_now(None));
     }
 }

@@ -66,18 +66,18 @@ impl Queue {
     }
 
     /// Puts in what the registry itself has to say. It is never refused for lack of room, so that
-    /// a flood of beats cannot keep verdicts from being made. `make` is told how many urgent items wait;
-    /// `None` from it: nothing to do.
-    pub(super) fn push_own(&self, make: impl FnOnce(usize) -> Option<Item>) {
+    /// a flood of beats cannot keep verdicts from being made. `make` is called when it has its place, so
+    /// that what it stamps is later than all that stands before it. `false`: the queue is closed.
+    pub(super) fn push_own(&self, make: impl FnOnce() -> Item) -> bool {
         let mut inner = self.lock();
         if inner.closed {
-            return;
+            return false;
         }
-        if let Some(item) = make(inner.urgent) {
-            inner.own += 1;
-            inner.urgent += usize::from(item.is_urgent());
-            self.append(inner, item);
-        }
+        let item = make();
+        inner.own += 1;
+        inner.urgent += usize::from(item.is_urgent());
+        self.append(inner, item);
+        true
     }
 
     fn append(&self, mut inner: MutexGuard<'_, Inner>, item: Item) {

@@ -52,8 +52,8 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Runs until the queue is closed and empty, then ends in good order. After a failure of the
-    /// store, or a panic of the engine, it leaves the store alone; whoever waits is told, because a
-    /// dropped reply tells.
+    /// store, or a panic of the engine, it leaves the store alone; whoever waits is told by the
+    /// dropped reply and the failure that is then said.
     pub(super) fn run_guarded(mut self) -> Result<(), Error> {
         match catch_unwind(AssertUnwindSafe(|| self.run())) {
             Ok(Ok(())) => {}
@@ -132,7 +132,7 @@ impl Writer {
             pending.fold()
         };
         if !mend.is_empty() {
-            self.queue.push_own(|_| Some(Item::Mend(mend)));
+            self.queue.push_own(|| Item::Mend(mend));
         }
         outcome.batch.blind_spots = blind_spots.seen;
         outcome.batch.forget_blind_spots = blind_spots.forgotten;
@@ -350,7 +350,7 @@ impl Writer {
                 "the new configuration brings {} deadlines forward",
                 late.len()
             );
-            self.queue.push_own(|_| Some(Item::Mend(late)));
+            self.queue.push_own(|| Item::Mend(late));
         }
     }
 

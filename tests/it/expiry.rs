@@ -1,11 +1,13 @@
 //! Expiry, revival and races on a manual clock: nothing here waits for time to pass.
 
+use std::time::Duration;
+
 use mepulse::clock::ManualMachine;
 use mepulse::domain::liveness::ServiceState;
 use mepulse::domain::{
     AppInstanceId, BlindCause, Happening, Heartbeat, ProducerState, RetryPromise,
 };
-use mepulse::registry::{Error, Precondition};
+use mepulse::registry::{Error, Precondition, Terms};
 use mepulse::store::memory::MemoryStore;
 
 use crate::support::bench::{Bench, GRACE_MS, INTERVAL_MS, service, terms};
@@ -268,9 +270,7 @@ async fn a_smaller_grace_while_running_does_too() {
     assert_eq!(bench.state(&key), ServiceState::Suspended);
 }
 
-#[tokio::test]
-async fn a_mass_expiry_is_judged_in_bounded_parts_until_all_are_suspended() {
-    let bench = Bench::unblinking();
+async fn register_3000(bench: &Bench) {
     for number in 0..3 {
         for _ in 0..1000 {
             let app = AppInstanceId::parse(&format!("app-{number}")).unwrap();
@@ -281,6 +281,35 @@ async fn a_mass_expiry_is_judged_in_bounded_parts_until_all_are_suspended() {
                 .unwrap();
         }
     }
+}
+
+#[tokio::test]
+async fn a_mass_expiry_does_not_wait_for_ticks() {
+    let rare = Terms {
+        stall_ms: 1 << 40,
+        tick_ms: 3_600_000,
+        ..terms()
+    };
+    let bench = Bench::on(MemoryStore::default(), ManualMachine::new(), rare);
+    register_3000(&bench).await;
+    bench.machine.advance_ms(INTERVAL_MS + GRACE_MS);
+    let pulse = tokio::spawn(bench.registry().clone().pulse());
+    let mut head = bench.registry().head();
+    let all = async {
+        while bench.registry().view().count(ServiceState::Suspended) < 3000 {
+            head.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all)
+        .await
+        .expect("whatever is due is judged right after what was due before");
+    pulse.abort();
+}
+
+#[tokio::test]
+async fn a_mass_expiry_is_judged_in_bounded_parts_until_all_are_suspended() {
+    let bench = Bench::unblinking();
+    register_3000(&bench).await;
     let commits = bench.store.commits();
     bench.machine.advance_ms(INTERVAL_MS + GRACE_MS);
     for part in 1..=3 {
