@@ -19,6 +19,7 @@ use crate::http::{known, listener::short_path};
 use crate::registry::Boot;
 use crate::store::{OpenError, OpenMode, OpenOptions, SledStore, migrate};
 use crate::wire::delivery::{Backlog, DeadLetterReport, FromLog, Letters, SubscriptionReport};
+use crate::wire::problem;
 use crate::wire::report::{Counts, ServiceDetail, ServiceReport, Status, rfc3339};
 use crate::wire::story::{Forecast, Story};
 
@@ -304,11 +305,7 @@ fn nobody_listens(error: &BoxError) -> bool {
 
 /// What a problem document says.
 fn detail(body: &[u8]) -> String {
-    let problem: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-    let detail = problem.get("detail").and_then(|detail| detail.as_str());
-    detail
-        .unwrap_or("the server refused without a reason")
-        .to_owned()
+    problem::said(body).unwrap_or_else(|| "the server refused without a reason".to_owned())
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;

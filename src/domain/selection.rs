@@ -55,9 +55,16 @@ impl Subject {
     /// longer ones, which are cut.
     #[must_use]
     pub fn of(service: &Service) -> Self {
+        let category_id = service.category.as_ref().map(|c| c.id.as_str());
+        Self::new(&service.name, category_id)
+    }
+
+    /// The same of the two words alone.
+    #[must_use]
+    pub fn new(name: &str, category_id: Option<&str>) -> Self {
         Self {
-            name: cut(&service.name),
-            category_id: service.category.as_ref().map(|c| cut(&c.id)),
+            name: cut(name),
+            category_id: category_id.map(cut),
         }
     }
 }

@@ -158,11 +158,13 @@ pub(super) async fn all(request: Request, api: Api) -> Result<Answer, Problem> {
 
 fn list(api: Api, source: Source, query: Query, hide_suspended: bool) -> Answer {
     answer::ok_stream(json_array(api, source, move |api, entry| {
-        let hidden = hide_suspended && entry.liveness.state() == ServiceState::Suspended;
+        if hide_suspended && entry.liveness.state() == ServiceState::Suspended {
+            return None;
+        }
         let service = entry.service.service();
-        let asked_for = query.matches(entry.key.service, &service);
         let info = || ServiceInfo::new(&entry.key, &service, &entry.liveness, &api.links);
-        (asked_for && !hidden).then(|| answer::json(&info()))
+        let asked_for = query.matches(entry.key.service, &service);
+        asked_for.then(|| answer::json(&info()))
     }))
 }
 

@@ -223,7 +223,7 @@ pub enum BatchOutcome {
     Inactive,
 }
 
-/// An answer that waits for its commit. Dropped, it tells its caller that the store failed.
+/// An answer that waits for its commit. Dropped, it tells its caller that the store fails.
 #[derive(Debug)]
 pub(super) enum Ack {
     Entry(Reply<Entry>, Result<Entry, Error>),

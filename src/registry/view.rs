@@ -29,7 +29,8 @@ impl Entry {
     /// What the service is called, for the events about it.
     #[must_use]
     pub fn subject(&self) -> Subject {
-        Subject::of(&self.service.service())
+        let (name, category_id) = self.service.words();
+        Subject::new(name, category_id)
     }
 }
 
@@ -91,7 +92,6 @@ pub struct View {
 #[derive(Debug, Default)]
 struct Index {
     words: BTreeSet<(u64, ServiceId)>,
-    noted: Vec<(u64, ServiceId)>,
     hasher: RandomState,
 }
 
@@ -104,15 +104,10 @@ impl Index {
         self.words.remove(&(self.hasher.hash_one(word), id));
     }
 
-    /// For building: what cannot be found until [`settle`](Self::settle).
-    fn note(&mut self, word: &str, id: ServiceId) {
-        self.noted.push((self.hasher.hash_one(word), id));
-    }
-
-    /// Takes in all that was noted, which is several times as fast as one by one.
-    fn settle(&mut self) {
-        let mut noted = std::mem::take(&mut self.noted).into_iter().collect();
-        self.words.append(&mut noted);
+    /// Replaces everything.
+    fn fill<'a>(&mut self, words: impl Iterator<Item = (&'a str, ServiceId)>) {
+        let words = words.map(|(word, id)| (self.hasher.hash_one(word), id));
+        self.words = words.collect();
     }
 
     /// Those that may have the word.
@@ -319,18 +314,18 @@ impl View {
     }
 
     fn index(&mut self, id: ServiceId, service: &ServiceRecord) {
-        let service = service.service();
-        self.names.insert(&service.name, id);
-        if let Some(category) = &service.category {
-            self.categories.insert(&category.id, id);
+        let (name, category) = service.words();
+        self.names.insert(name, id);
+        if let Some(category) = category {
+            self.categories.insert(category, id);
         }
     }
 
     fn unindex(&mut self, id: ServiceId, service: &ServiceRecord) {
-        let service = service.service();
-        self.names.remove(&service.name, id);
-        if let Some(category) = &service.category {
-            self.categories.remove(&category.id, id);
+        let (name, category) = service.words();
+        self.names.remove(name, id);
+        if let Some(category) = category {
+            self.categories.remove(category, id);
         }
     }
 
@@ -339,7 +334,7 @@ impl View {
         let id = entry.key.service;
         let Some(old) = self.services.get_mut(&id) else {
             self.index(id, &entry.service);
-            return self.add(entry);
+            return self.put_unindexed(entry);
         };
         self.by_state[old.liveness.state() as usize] -= 1;
         self.by_state[entry.liveness.state() as usize] += 1;
@@ -354,17 +349,7 @@ impl View {
 
     /// For building the view: adds a service that cannot be found by name until
     /// [`index_all`](Self::index_all).
-    pub(super) fn put_unindexed(&mut self, entry: Entry) {
-        let service = entry.service.service();
-        let id = entry.key.service;
-        self.names.note(&service.name, id);
-        if let Some(category) = &service.category {
-            self.categories.note(&category.id, id);
-        }
-        self.add(entry);
-    }
-
-    fn add(&mut self, mut entry: Entry) {
+    pub(super) fn put_unindexed(&mut self, mut entry: Entry) {
         let id = entry.key.service;
         self.by_state[entry.liveness.state() as usize] += 1;
         // The services of an application share one copy of its id.
@@ -382,8 +367,13 @@ impl View {
 
     /// For building the view: all names at once, which is several times as fast as one by one.
     pub(super) fn index_all(&mut self) {
-        self.names.settle();
-        self.categories.settle();
+        let words = || {
+            let services = self.services.iter();
+            services.map(|(id, entry)| (entry.service.words(), *id))
+        };
+        self.names.fill(words().map(|((name, _), id)| (name, id)));
+        self.categories
+            .fill(words().filter_map(|((_, category), id)| Some((category?, id))));
     }
 
     /// Takes a service out.

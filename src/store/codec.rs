@@ -5,7 +5,7 @@
 //! frozen once released and a changed one gets a new version.
 
 use bincode::Options;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
 /// No record is longer; a length that says otherwise is damage.
 const RECORD_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -74,9 +74,22 @@ pub fn open(bytes: &[u8]) -> Result<(u8, &[u8]), DecodeError> {
 ///
 /// # Errors
 /// [`DecodeError::Payload`].
-pub fn payload<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+pub fn payload<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
     options()
         .deserialize(bytes)
+        .map_err(|error| DecodeError::Payload(error.to_string()))
+}
+
+/// Reads how the payload of a record begins, in place. The record was decoded before: no checksum is
+/// looked at.
+///
+/// # Errors
+/// [`DecodeError::TooShort`] or [`DecodeError::Payload`].
+pub fn beginning<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
+    let (_, payload) = bytes.split_first().ok_or(DecodeError::TooShort)?;
+    options()
+        .allow_trailing_bytes()
+        .deserialize(payload)
         .map_err(|error| DecodeError::Payload(error.to_string()))
 }
 
@@ -84,7 +97,7 @@ pub fn payload<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
 ///
 /// # Errors
 /// Any [`DecodeError`] but [`DecodeError::Key`].
-pub fn decode_v1<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+pub fn decode_v1<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
     match open(bytes)? {
         (1, bytes) => payload(bytes),
         (version, _) => Err(DecodeError::Version(version)),

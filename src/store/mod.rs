@@ -147,7 +147,7 @@ pub struct Armed {
     pub key: ServiceKey,
 }
 
-/// One decoded row, as [`Store::load`] hands it out: applications first, then services and
+/// One row that could be decoded, as [`Store::load`] hands it out: applications first, then services and
 /// their liveness (which comes soon after its service, or after all of them), then expiry index,
 /// subscriptions, cursors.
 #[derive(Debug)]

@@ -1,4 +1,7 @@
 //! A registration as it is stored; the registry keeps it in the same form.
+//!
+//! The record is frozen as those in `records` are. What has a new version must be rewritten by a
+//! migration, row by row: two registrations are the same when their bytes are.
 
 use std::sync::Arc;
 
@@ -15,7 +18,7 @@ use crate::domain::service::{
 /// registry holds a million of them, and looks into few. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceRecord {
-    /// Can be decoded, because it was.
+    /// Decoded before, or encoded by us.
     row: Arc<[u8]>,
     liveness_offer: Option<LivenessOffer>,
 }
@@ -32,21 +35,36 @@ impl ServiceRecord {
 
     /// Takes over what stands in the store.
     pub(super) fn from_row(row: &[u8]) -> Result<Self, DecodeError> {
-        let service = decode(row)?;
+        // All that could be wrong in it is looked at, and nothing copied.
+        let record: ServiceV1<'_> = codec::decode_v1(row)?;
+        locality(record.scope_of_locality)?;
         Ok(Self {
             row: row.into(),
-            liveness_offer: service.liveness_offer,
+            liveness_offer: record.liveness_offer_s.map(offer),
         })
     }
 
     /// The registration.
     ///
     /// # Panics
-    /// Never: what is in here was decoded or encoded before, and does not change.
+    /// Never: what is in here was decoded before, or encoded by us, and does not change.
     #[must_use]
     pub fn service(&self) -> Service {
         #[expect(clippy::expect_used, reason = "proven when it was made, see above")]
         decode(&self.row).expect("a row that could be decoded before")
+    }
+
+    /// What it is found by, without decoding the rest: its name, and the id of its category.
+    ///
+    /// # Panics
+    /// Never, as [`Self::service`].
+    #[must_use]
+    pub fn words(&self) -> (&str, Option<&str>) {
+        // How ServiceV1 begins: the name, then href, id, name and version of the category.
+        #[expect(clippy::expect_used, reason = "proven when it was made, see above")]
+        let (name, category): (_, Option<[&str; 4]>) =
+            codec::beginning(&self.row).expect("a row that could be decoded before");
+        (name, category.map(|[_, id, ..]| id))
     }
 
     /// [`Service::liveness_offer`], which every heartbeat asks for.
@@ -71,13 +89,15 @@ impl AsRef<[u8]> for ServiceRecord {
 }
 
 #[derive(Serialize, Deserialize)]
-struct ServiceV1 {
-    name: String,
+struct ServiceV1<'a> {
+    name: &'a str,
     /// href, id, name, version.
-    category: Option<[String; 4]>,
-    version: String,
-    serializer: String,
-    transport: TransportV1,
+    #[serde(borrow)]
+    category: Option<[&'a str; 4]>,
+    version: &'a str,
+    serializer: &'a str,
+    #[serde(borrow)]
+    transport: TransportV1<'a>,
     scope_of_locality: u8,
     consumed_local_only: bool,
     /// 0: the platform chooses.
@@ -85,25 +105,31 @@ struct ServiceV1 {
 }
 
 #[derive(Serialize, Deserialize)]
-struct TransportV1 {
-    id: String,
-    name: String,
-    description: Option<String>,
-    kind: String,
-    protocol: String,
-    version: String,
-    endpoint: EndpointV1,
-    security_json: String,
-    impl_specific_json: Option<String>,
+struct TransportV1<'a> {
+    id: &'a str,
+    name: &'a str,
+    #[serde(borrow)]
+    description: Option<&'a str>,
+    kind: &'a str,
+    protocol: &'a str,
+    version: &'a str,
+    #[serde(borrow)]
+    endpoint: EndpointV1<'a>,
+    security_json: &'a str,
+    #[serde(borrow)]
+    impl_specific_json: Option<&'a str>,
 }
 
 /// bincode writes the variant's number: append only.
 #[derive(Serialize, Deserialize)]
-enum EndpointV1 {
-    Uris(Vec<String>),
-    Fqdn(Vec<String>),
-    Addresses(Vec<(String, u16)>),
-    AlternativeJson(String),
+enum EndpointV1<'a> {
+    #[serde(borrow)]
+    Uris(Vec<&'a str>),
+    #[serde(borrow)]
+    Fqdn(Vec<&'a str>),
+    #[serde(borrow)]
+    Addresses(Vec<(&'a str, u16)>),
+    AlternativeJson(&'a str),
 }
 
 const LOCALITIES: [Locality; 6] = [
@@ -115,52 +141,57 @@ const LOCALITIES: [Locality; 6] = [
     Locality::NfviNode,
 ];
 
+fn locality(number: u8) -> Result<Locality, DecodeError> {
+    let known = LOCALITIES.get(usize::from(number)).copied();
+    known.ok_or_else(|| unknown("locality", number))
+}
+
+fn offer(secs: u32) -> LivenessOffer {
+    match secs {
+        0 => LivenessOffer::PlatformChooses,
+        secs => LivenessOffer::Seconds(secs),
+    }
+}
+
+fn borrowed(all: &[String]) -> Vec<&str> {
+    all.iter().map(String::as_str).collect()
+}
+
+fn owned(all: &[&str]) -> Vec<String> {
+    all.iter().map(ToString::to_string).collect()
+}
+
+fn json(text: &str) -> JsonText {
+    JsonText::from_json(text.to_owned())
+}
+
 fn encode(service: &Service) -> Vec<u8> {
-    let Service {
-        name,
-        category,
-        version,
-        serializer,
-        transport,
-        scope_of_locality,
-        consumed_local_only,
-        liveness_offer,
-    } = service;
-    let endpoint = match &transport.endpoint {
-        Endpoint::Uris(uris) => EndpointV1::Uris(uris.clone()),
-        Endpoint::Fqdn(names) => EndpointV1::Fqdn(names.clone()),
-        Endpoint::Addresses(all) => {
-            EndpointV1::Addresses(all.iter().map(|a| (a.host.clone(), a.port)).collect())
-        }
-        Endpoint::Alternative(json) => EndpointV1::AlternativeJson(json.as_str().to_owned()),
-    };
+    let transport = &service.transport;
+    let category = service.category.as_ref();
     let record = ServiceV1 {
-        name: name.clone(),
-        category: category.clone().map(
-            |Category {
-                 href,
-                 id,
-                 name,
-                 version,
-             }| [href, id, name, version],
-        ),
-        version: version.clone(),
-        serializer: serializer.clone(),
+        name: &service.name,
+        category: category.map(|c| [&c.href, &c.id, &c.name, &c.version].map(String::as_str)),
+        version: &service.version,
+        serializer: &service.serializer,
         transport: TransportV1 {
-            id: transport.id.clone(),
-            name: transport.name.clone(),
-            description: transport.description.clone(),
-            kind: transport.kind.clone(),
-            protocol: transport.protocol.clone(),
-            version: transport.version.clone(),
-            endpoint,
-            security_json: transport.security.as_str().to_owned(),
-            impl_specific_json: transport
-                .impl_specific_info
-                .as_ref()
-                .map(|json| json.as_str().to_owned()),
+            id: &transport.id,
+            name: &transport.name,
+            description: transport.description.as_deref(),
+            kind: &transport.kind,
+            protocol: &transport.protocol,
+            version: &transport.version,
+            endpoint: match &transport.endpoint {
+                Endpoint::Uris(uris) => EndpointV1::Uris(borrowed(uris)),
+                Endpoint::Fqdn(names) => EndpointV1::Fqdn(borrowed(names)),
+                Endpoint::Addresses(all) => {
+                    EndpointV1::Addresses(all.iter().map(|a| (a.host.as_str(), a.port)).collect())
+                }
+                Endpoint::Alternative(json) => EndpointV1::AlternativeJson(json.as_str()),
+            },
+            security_json: transport.security.as_str(),
+            impl_specific_json: transport.impl_specific_info.as_ref().map(JsonText::as_str),
         },
-        scope_of_locality: match scope_of_locality {
+        scope_of_locality: match service.scope_of_locality {
             Locality::MecSystem => 0,
             Locality::MecHost => 1,
             Locality::NfviPop => 2,
@@ -168,8 +199,8 @@ fn encode(service: &Service) -> Vec<u8> {
             Locality::ZoneGroup => 4,
             Locality::NfviNode => 5,
         },
-        consumed_local_only: *consumed_local_only,
-        liveness_offer_s: liveness_offer.map(|offer| match offer {
+        consumed_local_only: service.consumed_local_only,
+        liveness_offer_s: service.liveness_offer.map(|offer| match offer {
             LivenessOffer::PlatformChooses => 0,
             LivenessOffer::Seconds(secs) => secs,
         }),
@@ -178,55 +209,46 @@ fn encode(service: &Service) -> Vec<u8> {
 }
 
 fn decode(bytes: &[u8]) -> Result<Service, DecodeError> {
-    let ServiceV1 {
-        name,
-        category,
-        version,
-        serializer,
-        transport,
-        scope_of_locality,
-        consumed_local_only,
-        liveness_offer_s,
-    } = codec::decode_v1(bytes)?;
-    let endpoint = match transport.endpoint {
-        EndpointV1::Uris(uris) => Endpoint::Uris(uris),
-        EndpointV1::Fqdn(names) => Endpoint::Fqdn(names),
-        EndpointV1::Addresses(all) => Endpoint::Addresses(
-            all.into_iter()
-                .map(|(host, port)| Address { host, port })
-                .collect(),
-        ),
-        EndpointV1::AlternativeJson(json) => Endpoint::Alternative(JsonText::from_json(json)),
-    };
+    let record: ServiceV1<'_> = codec::decode_v1(bytes)?;
+    let transport = record.transport;
     Ok(Service {
-        name,
-        category: category.map(|[href, id, name, version]| Category {
-            href,
-            id,
-            name,
-            version,
+        name: record.name.to_owned(),
+        category: record.category.map(|category| {
+            let [href, id, name, version] = category.map(str::to_owned);
+            Category {
+                href,
+                id,
+                name,
+                version,
+            }
         }),
-        version,
-        serializer,
+        version: record.version.to_owned(),
+        serializer: record.serializer.to_owned(),
         transport: Transport {
-            id: transport.id,
-            name: transport.name,
-            description: transport.description,
-            kind: transport.kind,
-            protocol: transport.protocol,
-            version: transport.version,
-            endpoint,
-            security: JsonText::from_json(transport.security_json),
-            impl_specific_info: transport.impl_specific_json.map(JsonText::from_json),
+            id: transport.id.to_owned(),
+            name: transport.name.to_owned(),
+            description: transport.description.map(str::to_owned),
+            kind: transport.kind.to_owned(),
+            protocol: transport.protocol.to_owned(),
+            version: transport.version.to_owned(),
+            endpoint: match transport.endpoint {
+                EndpointV1::Uris(uris) => Endpoint::Uris(owned(&uris)),
+                EndpointV1::Fqdn(names) => Endpoint::Fqdn(owned(&names)),
+                EndpointV1::Addresses(all) => {
+                    let address = |(host, port): (&str, u16)| Address {
+                        host: host.to_owned(),
+                        port,
+                    };
+                    Endpoint::Addresses(all.into_iter().map(address).collect())
+                }
+                EndpointV1::AlternativeJson(text) => Endpoint::Alternative(json(text)),
+            },
+            security: json(transport.security_json),
+            impl_specific_info: transport.impl_specific_json.map(json),
         },
-        scope_of_locality: *LOCALITIES
-            .get(usize::from(scope_of_locality))
-            .ok_or_else(|| unknown("locality", scope_of_locality))?,
-        consumed_local_only,
-        liveness_offer: liveness_offer_s.map(|secs| match secs {
-            0 => LivenessOffer::PlatformChooses,
-            secs => LivenessOffer::Seconds(secs),
-        }),
+        scope_of_locality: locality(record.scope_of_locality)?,
+        consumed_local_only: record.consumed_local_only,
+        liveness_offer: record.liveness_offer_s.map(offer),
     })
 }
 

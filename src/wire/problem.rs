@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-/// So much of what another server says is kept for people: it can say anything.
+/// So much of a text that is not ours is kept for people: it can be anything.
 const SAID_CHARS_MAX: usize = 300;
 
 /// The body of every refusal.
@@ -25,17 +25,19 @@ pub struct ProblemDetails<'a> {
     pub reasons: &'a [String],
 }
 
-/// What a refusal says of itself, as a sentence for people: the status, and the problem's detail or
-/// title where there is one.
+/// What a refusal says of itself, for people: the problem's detail or title, where there is one.
+#[must_use]
+pub fn said(body: &[u8]) -> Option<String> {
+    let problem: Value = serde_json::from_slice(body).ok()?;
+    let member = |name| problem.get(name).and_then(Value::as_str);
+    member("detail").or(member("title")).map(tame)
+}
+
+/// The same as a sentence, with the status.
 #[must_use]
 pub fn refusal(status: u16, body: &[u8]) -> String {
-    let problem: Option<Value> = serde_json::from_slice(body).ok();
-    let said = problem.as_ref().and_then(|problem| {
-        let member = |name| problem.get(name).and_then(Value::as_str);
-        member("detail").or(member("title"))
-    });
-    match said {
-        Some(said) => format!("the server answered {status}: {}", tame(said)),
+    match said(body) {
+        Some(said) => format!("the server answered {status}: {said}"),
         None => format!("the server answered {status}"),
     }
 }

@@ -15,16 +15,15 @@ use crate::store::ServiceRecord;
 const RECENT_BLIND_SPOTS: usize = 4;
 
 /// What consumers see of a replaced registration.
-fn what_changed(old: &Service, new: &Service) -> Attributes {
+fn what_changed(old: &Service, new: Service) -> Attributes {
     let former = Subject::of(old);
-    if former != Subject::of(new) {
+    if former != Subject::of(&new) {
         return Attributes::Renamed(Box::new(former));
     }
     // What a producer offers is between it and the platform.
-    let offer = |service: &Service| service.liveness_offer;
     let differ_in_offer_only = Service {
-        liveness_offer: offer(old),
-        ..new.clone()
+        liveness_offer: old.liveness_offer,
+        ..new
     } == *old;
     if differ_in_offer_only {
         Attributes::Same
@@ -85,18 +84,18 @@ impl Pending<'_> {
         if !condition.holds(old) {
             return Err(Error::Changed(key.service));
         }
-        let service = match offer {
-            Some(_) => service,
+        let service = match (offer, old.service.liveness_offer()) {
+            (Some(_), _) | (None, None) => service,
             // Saying nothing about heartbeats keeps what was agreed on.
-            None => ServiceRecord::new(&Service {
-                liveness_offer: old.service.liveness_offer(),
+            (None, liveness_offer) => ServiceRecord::new(&Service {
+                liveness_offer,
                 ..service.service()
             }),
         };
         let (service, attributes) = if old.service == service {
             (old.service.clone(), Attributes::Same)
         } else {
-            let attributes = what_changed(&old.service.service(), &service.service());
+            let attributes = what_changed(&old.service.service(), service.service());
             (service, attributes)
         };
         let from = old.liveness.state();

@@ -41,6 +41,12 @@ fn golden_service() {
     let bytes = record.as_ref().iter().map(|byte| format!("{byte:02x}"));
     assert_eq!(bytes.collect::<String>(), GOLDEN_SERVICE);
     assert_eq!(record.service(), service());
+    assert_eq!(record.words(), ("cam", Some("i")));
+    let no_category = Service {
+        category: None,
+        ..service()
+    };
+    assert_eq!(ServiceRecord::new(&no_category).words(), ("cam", None));
 }
 
 #[test]
