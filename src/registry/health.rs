@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::domain::Steady;
 
@@ -10,8 +10,6 @@ use crate::domain::Steady;
 #[derive(Debug)]
 pub(super) struct Health {
     pace: Mutex<Pace>,
-    /// A pulse is through.
-    through: Notify,
     /// Why the store failed, once it has.
     failure: watch::Sender<Option<String>>,
 }
@@ -38,7 +36,6 @@ impl Health {
                 last_commit_ms: 0,
                 refused: None,
             }),
-            through: Notify::new(),
             failure: watch::Sender::new(None),
         }
     }
@@ -53,12 +50,6 @@ impl Health {
 
     pub(super) fn pulse_done(&self, at: Steady) {
         self.lock().last_pulse = at;
-        self.through.notify_one();
-    }
-
-    /// Waits until a pulse is through since this was waited for last. For one at a time.
-    pub(super) async fn pulse_through(&self) {
-        self.through.notified().await;
     }
 
     pub(super) fn set_next_due(&self, at: Option<Steady>) {

@@ -35,7 +35,7 @@ impl ServiceRecord {
 
     /// Takes over what stands in the store.
     pub(super) fn from_row(row: &[u8]) -> Result<Self, DecodeError> {
-        // All that could be wrong in it is looked at, and nothing copied.
+        // All that could be wrong in it is looked at; `words` relies on there being version 1 alone.
         let record: ServiceV1<'_> = codec::decode_v1(row)?;
         locality(record.scope_of_locality)?;
         Ok(Self {
