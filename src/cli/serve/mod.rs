@@ -16,7 +16,7 @@ use self::reload::{Reloader, Signals};
 use self::terms::Prepared;
 use self::upkeep::Upkeep;
 use super::{Failure, ServeArgs};
-use crate::clock::{Machine, SystemMachine};
+use crate::clock::{Machine, Stopwatch, SystemMachine};
 use crate::config::{Config, Sources};
 use crate::http::{self, Api, BodyLimits, Gate, Parts};
 use crate::metrics::Metrics;
@@ -29,9 +29,10 @@ use crate::wire::{Dialect, Links};
 /// The socket in the data directory that `mepulse admin` asks.
 pub(super) const ADMIN_SOCKET: &str = "admin.sock";
 
-/// The stop must be over within five seconds, of which requests under way get the larger part.
+/// The stop must be over within five seconds. Requests under way get at most the larger part, and
+/// what they leave goes to the store: to seal a large log is to read it once.
+const STOP_TIMEOUT: Duration = Duration::from_millis(4700);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
-const STOP_TIMEOUT: Duration = Duration::from_millis(1700);
 /// After a failed store there is nothing to wait for but the refusals' way out.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
@@ -178,6 +179,7 @@ async fn serve(
         // It ends only with the store; or it panicked, and nobody would be told of anything.
         _ = &mut notifier => true,
     };
+    let since_told = Stopwatch::start();
     upkeep.abort();
     registry.stop_watching();
     stop_sender.send_replace(true);
@@ -193,7 +195,7 @@ async fn serve(
     pulse.abort();
     // Before the lock goes: after it, the name may be a successor's.
     let _ = std::fs::remove_file(data_dir.join(ADMIN_SOCKET));
-    stop(running).await?;
+    stop(running, STOP_TIMEOUT.saturating_sub(since_told.elapsed())).await?;
     log::info!("stopped in good order");
     Ok(())
 }
@@ -205,9 +207,9 @@ pub(super) fn announce(line: &str) {
 }
 
 /// Finishes what was accepted and seals the store, within the time that is left.
-async fn stop(running: Running) -> Result<(), Failure> {
+async fn stop(running: Running, left: Duration) -> Result<(), Failure> {
     let stopping = tokio::task::spawn_blocking(|| running.stop());
-    match tokio::time::timeout(STOP_TIMEOUT, stopping).await {
+    match tokio::time::timeout(left, stopping).await {
         Ok(Ok(stopped)) => stopped.map_err(Failure::failed),
         Ok(Err(error)) => Err(Failure::failed(format!("stopping failed: {error}"))),
         Err(_) => Err(Failure::failed(
