@@ -93,7 +93,7 @@ impl Source {
                 let view = opened.boot.view();
                 let entries = view.page(None, None, usize::MAX);
                 let report = |entry| {
-                    ServiceReport::new(&known(entry), view.policy.as_ref(), &view.blind_spots)
+                    ServiceReport::new(known(entry), view.policy.as_ref(), &view.blind_spots)
                 };
                 Ok(entries.iter().map(report).collect())
             }
@@ -107,7 +107,8 @@ impl Source {
                 let view = opened.boot.view();
                 let entry = view.service(&id).ok_or_else(|| no_service(id))?;
                 Ok(ServiceDetail::new(
-                    &known(entry),
+                    known(entry),
+                    &entry.service.service(),
                     view.policy.as_ref(),
                     &view.blind_spots,
                 ))
@@ -128,7 +129,7 @@ impl Source {
                 };
                 Story::new(
                     now,
-                    view.service(&id).map(known).as_ref(),
+                    view.service(&id).map(known),
                     view.policy.as_ref(),
                     &opened.boot.blind_spots_at(&reading),
                     &events,
@@ -145,7 +146,7 @@ impl Source {
                 let view = opened.boot.view();
                 let spots = opened.boot.blind_spots_at(&SystemMachine::new().read());
                 let entries = view.page(None, None, usize::MAX);
-                let forecast = |entry| Forecast::new(&known(entry), view.policy.as_ref(), &spots);
+                let forecast = |entry| Forecast::new(known(entry), view.policy.as_ref(), &spots);
                 Ok(entries.iter().filter_map(forecast).collect())
             }
         }

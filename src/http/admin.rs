@@ -18,7 +18,7 @@ use crate::wire::story::{Forecast, Story};
 pub fn known(entry: &Entry) -> Known<'_> {
     Known {
         key: &entry.key,
-        service: entry.service.service(),
+        name: entry.service.words().0,
         liveness: &entry.liveness,
     }
 }
@@ -35,7 +35,7 @@ pub(super) async fn services(request: Request, api: Api) -> Result<Answer, Probl
         Source::All(None),
         move |_, entry| {
             Some(answer::json(&ServiceReport::new(
-                &known(entry),
+                known(entry),
                 policy.as_ref(),
                 &blind_spots,
             )))
@@ -53,7 +53,12 @@ pub(super) async fn service(
     let view = api.registry.view();
     let entry = service.service()?.and_then(|id| view.service(&id));
     let entry = entry.ok_or_else(|| Problem::no_service(service.raw()))?;
-    let detail = ServiceDetail::new(&known(entry), view.policy.as_ref(), &view.blind_spots);
+    let detail = ServiceDetail::new(
+        known(entry),
+        &entry.service.service(),
+        view.policy.as_ref(),
+        &view.blind_spots,
+    );
     Ok(answer::ok(&detail))
 }
 
@@ -66,8 +71,7 @@ pub(super) async fn why(service: Segment, request: Request, api: Api) -> Result<
     let now = api.registry.now();
     let view = api.registry.view();
     let (policy, spots) = (view.policy.as_ref(), &view.blind_spots);
-    let known = view.service(&id).map(known);
-    let story = Story::new(now, known.as_ref(), policy, spots, &events);
+    let story = Story::new(now, view.service(&id).map(known), policy, spots, &events);
     Ok(answer::ok(&story.ok_or_else(unknown)?))
 }
 
@@ -82,7 +86,7 @@ pub(super) async fn forecast(request: Request, api: Api) -> Result<Answer, Probl
         api,
         Source::All(None),
         move |_, entry| {
-            let forecast = Forecast::new(&known(entry), policy.as_ref(), &blind_spots)?;
+            let forecast = Forecast::new(known(entry), policy.as_ref(), &blind_spots)?;
             Some(answer::json(&forecast))
         },
     )))

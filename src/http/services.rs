@@ -162,9 +162,11 @@ fn list(api: Api, source: Source, query: Query, hide_suspended: bool) -> Answer 
             return None;
         }
         let service = entry.service.service();
-        let info = || ServiceInfo::new(&entry.key, &service, &entry.liveness, &api.links);
         let asked_for = query.matches(entry.key.service, &service);
-        asked_for.then(|| answer::json(&info()))
+        asked_for.then(|| {
+            let info = ServiceInfo::new(&entry.key, &service, &entry.liveness, &api.links);
+            answer::json(&info)
+        })
     }))
 }
 

@@ -13,12 +13,12 @@ use crate::domain::{
 };
 
 /// A service as the registry knows it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
     /// Whose it is, and its id.
     pub key: &'a ServiceKey,
-    /// The registration.
-    pub service: Service,
+    /// `serName`.
+    pub name: &'a str,
     /// State and agreement.
     pub liveness: &'a Liveness,
 }
@@ -85,10 +85,10 @@ pub struct TimerReport {
 impl ServiceReport {
     /// Reports a service; without a policy (a store that was never served) there are no deadlines.
     #[must_use]
-    pub fn new(known: &Known<'_>, policy: Option<&Policy>, blind_spots: &[BlindSpot]) -> Self {
+    pub fn new(known: Known<'_>, policy: Option<&Policy>, blind_spots: &[BlindSpot]) -> Self {
         let Known {
             key,
-            service,
+            name,
             liveness,
         } = known;
         let monitored = liveness.monitored();
@@ -98,7 +98,7 @@ impl ServiceReport {
         Self {
             app_instance_id: key.app.to_string(),
             ser_instance_id: key.service.to_string(),
-            ser_name: service.name.clone(),
+            ser_name: name.to_owned(),
             state: liveness.state().as_str().to_owned(),
             liveness_interval: monitored.map(|m| m.agreement.shown().as_secs()),
             time_stamp: monitored.map(|m| rfc3339(m.time_stamp)),
@@ -112,12 +112,13 @@ impl ServiceReport {
 impl ServiceDetail {
     /// Reports all that is known of a service.
     #[must_use]
-    pub fn new(known: &Known<'_>, policy: Option<&Policy>, blind_spots: &[BlindSpot]) -> Self {
-        let Known {
-            key,
-            service,
-            liveness,
-        } = known;
+    pub fn new(
+        known: Known<'_>,
+        service: &Service,
+        policy: Option<&Policy>,
+        blind_spots: &[BlindSpot],
+    ) -> Self {
+        let Known { key, liveness, .. } = known;
         let timer = policy.and_then(|policy| policy.timer_of(liveness));
         let promise = liveness.running().and_then(|(running, _)| running.promise);
         let timer = timer.map(|timer| TimerReport {

@@ -96,18 +96,18 @@ pub struct Forecast {
 impl Forecast {
     /// `None` when no timer runs.
     #[must_use]
-    pub fn new(known: &Known<'_>, policy: Option<&Policy>, spots: &[BlindSpot]) -> Option<Self> {
+    pub fn new(known: Known<'_>, policy: Option<&Policy>, spots: &[BlindSpot]) -> Option<Self> {
         Some(Self {
             app_instance_id: known.key.app.to_string(),
             ser_instance_id: known.key.service.to_string(),
-            ser_name: known.service.name.clone(),
+            ser_name: known.name.to_owned(),
             evidence: standing(known, policy?, spots)?,
         })
     }
 }
 
 /// The running timer as things stand.
-fn standing(known: &Known<'_>, policy: &Policy, spots: &[BlindSpot]) -> Option<EvidenceReport> {
+fn standing(known: Known<'_>, policy: &Policy, spots: &[BlindSpot]) -> Option<EvidenceReport> {
     let timer = policy.timer_of(known.liveness)?;
     let evidence = Evidence::collect(timer, known.liveness.monitored()?, spots);
     Some(EvidenceReport::from(&evidence))
@@ -243,7 +243,7 @@ impl Story {
     #[must_use]
     pub fn new(
         now: Moment,
-        known: Option<&Known<'_>>,
+        known: Option<Known<'_>>,
         policy: Option<&Policy>,
         spots: &[BlindSpot],
         events: &[Event],
