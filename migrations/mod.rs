@@ -36,10 +36,12 @@ pub enum StepError {
 
 mod m0001_initial;
 mod m0002_subscriptions;
+mod m0003_journal;
 
 /// All released steps.
 pub const STEPS: &[Step] = &[
     m0001_initial::STEP,
     m0002_subscriptions::STEP,
+    m0003_journal::STEP,
     // next goes here
 ];

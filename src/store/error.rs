@@ -10,6 +10,14 @@ pub enum Error {
     /// The engine reports a failure.
     #[error("the store failed: {0}")]
     Engine(#[from] sled::Error),
+    /// Our own write failed.
+    #[error("writing {path} failed: {source}", path = .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
     /// Our own sync failed.
     #[error("syncing {path} to the disk failed: {source}", path = .path.display())]
     Sync {

@@ -83,6 +83,9 @@ pub mod meta {
 /// 2 KiB is far from that.
 pub const PART_BYTES_MAX: usize = 2048;
 
+/// The schema that brought the journal: a store of it has one, unless it was stopped in good order.
+pub const JOURNAL_SINCE: u32 = 3;
+
 /// The one key in `liveness` that names no service (no application id is empty): it stands there
 /// and not in `meta`, so that a commit of heartbeats stays within one tree.
 pub const CENSUS_KEY: &[u8] = &[0];

@@ -25,7 +25,7 @@ fn killed(dir: &Path) {
 }
 
 /// One kind of damage, somewhere.
-fn damage(log: &mut Vec<u8>, random: &mut Random) -> String {
+pub(crate) fn damage(log: &mut Vec<u8>, random: &mut Random) -> String {
     let length = log.len();
     let at = random.below(length);
     let some = |random: &mut Random, max: usize| random.below(max.min(length - at)) + 1;

@@ -20,6 +20,7 @@ mod edgegallery;
 mod etags;
 mod expiry;
 mod h2;
+mod journal;
 mod lapse;
 mod liveness;
 mod long_lists;

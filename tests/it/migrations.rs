@@ -13,7 +13,7 @@ use crate::support::{Server, copy, data_dir, mepulse, service};
 /// A further, real step: copies every application row to a tree of its own, ten rows at a time. The
 /// first byte of a copy counts how often the step came by its row.
 const COPY_APPS: Step = Step {
-    to: 3,
+    to: 4,
     name: "copies applications",
     run: copy_apps,
 };
@@ -88,7 +88,7 @@ fn a_store_of_this_release_is_opened_after_a_further_step() {
     let (_keep, dir) = data_dir();
     store_with_apps(&dir, 25);
     let mut store = open(&dir, OpenMode::Serve, &one_more_step()).unwrap();
-    assert_eq!((store.schema(), services(&mut store)), (3, 25));
+    assert_eq!((store.schema(), services(&mut store)), (4, 25));
     store.seal().unwrap();
     assert_eq!(rows(&dir, "apps_copied"), 25);
 }
@@ -102,7 +102,7 @@ fn a_frozen_store_of_the_first_release_is_opened() {
     assert_eq!(services(&mut store), 3);
     store.seal().unwrap();
     let mut store = open(&dir, OpenMode::Serve, &one_more_step()).unwrap();
-    assert_eq!((store.schema(), services(&mut store)), (3, 3));
+    assert_eq!((store.schema(), services(&mut store)), (4, 3));
     store.seal().unwrap();
 }
 
@@ -140,10 +140,10 @@ fn a_migration_killed_in_the_middle_goes_on_where_it_was() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("has schema 3"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("has schema 4"));
 
     let mut store = open(&dir, OpenMode::Serve, &one_more_step()).unwrap();
-    assert_eq!((store.schema(), services(&mut store)), (3, 45));
+    assert_eq!((store.schema(), services(&mut store)), (4, 45));
     store.seal().unwrap();
     assert_eq!(rows(&dir, "apps_copied"), 45);
 
@@ -169,7 +169,7 @@ fn an_offline_look_never_migrates() {
         .unwrap()
         .to_string();
     assert!(error.contains("run `mepulse serve` once"), "{error}");
-    assert_eq!(newest_schema(STEPS), 2);
+    assert_eq!(newest_schema(STEPS), 3);
     open(&dir, OpenMode::Inspect, STEPS)
         .unwrap()
         .seal()

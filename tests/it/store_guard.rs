@@ -128,7 +128,7 @@ fn a_newer_store_is_refused_before_the_engine_is_opened() {
         filled(&dir, true);
         let store = dir.join("STORE");
         let ours = fs::read_to_string(&store).unwrap();
-        let newer = ours.replace("schema = 2", "schema = 99");
+        let newer = ours.replace("schema = 3", "schema = 99");
         assert_ne!(ours, newer);
         fs::write(&store, newer).unwrap();
         let before = contents(&dir);

@@ -7,6 +7,7 @@ use sled::Transactional;
 use sled::transaction::{ConflictableTransactionError, TransactionError};
 
 use super::census::{Counted, Fingerprint};
+use super::pending::{Pending, only_overwrites};
 use super::{SledStore, Trees};
 use crate::domain::{Mark, ServiceId, SubscriptionId};
 use crate::store::data_dir::Witness;
@@ -110,26 +111,27 @@ impl Writes {
                 sum.toggle(Counted::Services, key, value);
             });
         }
-        for (key, change) in &batch.liveness {
-            let row = schema::service_key(key);
-            if let Some(old) = &change.old {
-                sum.toggle(Counted::Liveness, &row, &records::encode_liveness(old));
-            }
-            match &change.new {
-                Some(new) => {
-                    let new = records::encode_liveness(new);
-                    sum.toggle(Counted::Liveness, &row, &new);
-                    self.liveness.insert(row, new);
-                }
-                None => self.liveness.remove(row),
-            }
-        }
         for armed in &batch.disarm {
             self.expiry.remove(schema::expiry_key(armed.at, &armed.key));
         }
         for armed in &batch.arm {
             self.expiry
                 .insert(schema::expiry_key(armed.at, &armed.key), &[]);
+        }
+    }
+
+    fn put_pending(&mut self, pending: &Pending, sum: &mut Fingerprint) {
+        for (key, change) in pending.liveness() {
+            for value in change.old.iter().chain(&change.new) {
+                sum.toggle(Counted::Liveness, key, value);
+            }
+            match &change.new {
+                Some(new) => self.liveness.insert(key, new.as_slice()),
+                None => self.liveness.remove(key),
+            }
+        }
+        if let Some(mark) = pending.mark() {
+            self.meta.insert(meta::MARK, mark.as_slice());
         }
     }
 
@@ -218,12 +220,14 @@ impl SledStore {
     fn write_set(
         &self,
         batch: &Batch,
+        pending: &Pending,
         census: &mut Census,
     ) -> Result<Vec<(&sled::Tree, sled::Batch)>, Error> {
         let mut sum = Fingerprint(census.fingerprint.unwrap_or(0));
         let mut writes = Writes::default();
         writes.put_apps(batch, &self.trees)?;
         writes.put_services(batch, &mut sum);
+        writes.put_pending(pending, &mut sum);
         writes.put_subscriptions(batch, &mut sum);
         for (subscription, sequence) in self.forgotten_letters(batch)? {
             let key = schema::dead_letter_key(subscription, sequence);
@@ -235,9 +239,6 @@ impl SledStore {
             .insert(schema::CENSUS_KEY, records::encode_census(census));
         writes.put_blind_spots(batch);
         writes.put_events(batch, &self.forgotten_events(batch)?);
-        if let Some(mark) = &batch.mark {
-            writes.meta.insert(meta::MARK, records::encode_mark(mark));
-        }
         if let Some(policy) = &batch.policy {
             writes
                 .meta
@@ -316,13 +317,56 @@ impl SledStore {
         Ok(forgotten)
     }
 
-    /// One transaction, one flush, one sync.
+    /// Makes a batch durable: in the journal, if it only overwrites rows and there is room for it,
+    /// else in the engine, and all that the journal holds with it.
     pub(super) fn write(&mut self, batch: &Batch) -> Result<(), Error> {
+        self.pending.add(batch);
+        if !self.journalled(batch)? {
+            self.write_through(batch)?;
+        }
+        self.syncs += u64::from(self.durability == Durability::PowerLoss);
+        self.testify();
+        match &batch.mark {
+            Some(mark) => self.refresh_floor(mark),
+            None => Ok(()),
+        }
+    }
+
+    /// One write, one sync. `false`: it is nothing for the journal, or the journal is full.
+    fn journalled(&mut self, batch: &Batch) -> Result<bool, Error> {
+        let Some(journal) = &mut self.journal else {
+            return Ok(false);
+        };
+        if self.pending.is_full() || !only_overwrites(batch) {
+            return Ok(false);
+        }
+        let path = || self.data_dir.journal_path();
+        let commit_seq = self.census.commit_seq + 1;
+        let rows = self.pending.rows_of(batch);
+        let is_written = journal
+            .append(self.store_file.store_id, commit_seq, rows)
+            .map_err(|source| Error::Write {
+                path: path(),
+                source,
+            })?;
+        if is_written {
+            journal.sync().map_err(|source| Error::Sync {
+                path: path(),
+                source,
+            })?;
+            self.census.commit_seq = commit_seq;
+        }
+        Ok(is_written)
+    }
+
+    /// One transaction, one flush, one sync.
+    fn write_through(&mut self, batch: &Batch) -> Result<(), Error> {
+        let pending = std::mem::take(&mut self.pending);
         let mut census = Census {
             commit_seq: self.census.commit_seq + 1,
             ..self.census
         };
-        let mut writes = self.write_set(batch, &mut census)?;
+        let mut writes = self.write_set(batch, &pending, &mut census)?;
         if writes.len() == 1
             && let Some((tree, batch)) = writes.pop()
         {
@@ -346,14 +390,21 @@ impl SledStore {
         self.db.flush()?;
         if self.durability == Durability::PowerLoss {
             self.sync_log()?;
-            self.syncs += 1;
         }
         self.census = census;
-        self.testify();
-        match &batch.mark {
-            Some(mark) => self.refresh_floor(mark),
-            None => Ok(()),
+        if let Some(journal) = &mut self.journal {
+            // Only now: what it held is on the disk elsewhere.
+            journal.restart();
         }
+        Ok(())
+    }
+
+    /// Gives the engine what only the journal has.
+    pub(super) fn settle(&mut self) -> Result<(), Error> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        self.write_through(&Batch::default())
     }
 
     /// sled's `flush` ends with `sync_file_range`: no disk cache flush, no file size. The sync

@@ -6,6 +6,7 @@
 //! passes is opened, and is then checked once more against `STORE`.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,14 +14,17 @@ use uuid::Uuid;
 
 use super::census::Fingerprint;
 use super::events::SledEvents;
+use super::journal::{self, Journal};
+use super::pending::Pending;
 use super::preflight::{self, Finding};
+use super::replay::Tail;
 use super::{SledStore, Trees};
 use crate::clock::wall_now;
 use crate::domain::BootId;
 use crate::store::data_dir::{DataDir, Seal, StoreFile, sync_dir};
 use crate::store::migrate::{self, Step, StepError};
 use crate::store::records::Census;
-use crate::store::schema::{CENSUS_KEY, meta, tree};
+use crate::store::schema::{CENSUS_KEY, JOURNAL_SINCE, meta, tree};
 use crate::store::{Durability, OpenError, codec, records};
 
 /// How often the engine's own thread reclaims space. Too often: it moves the last segment of the log
@@ -68,16 +72,14 @@ pub(super) fn open(options: &OpenOptions<'_>) -> Result<SledStore, OpenError> {
     let witness = data_dir.read_witness().filter(|witness| {
         witness.durability == Durability::PowerLoss || witness.boot_id == options.boot_id
     });
-    let expected = Expected {
-        store_id: known
-            .as_ref()
-            .map(|file| file.store_id)
-            .or(witness.map(|witness| witness.store_id)),
-        commit_floor: known
-            .as_ref()
-            .map_or(0, |file| file.commit_floor)
-            .max(witness.map_or(0, |witness| witness.commit_seq)),
-    };
+    let store_id = known
+        .as_ref()
+        .map(|file| file.store_id)
+        .or(witness.map(|witness| witness.store_id));
+    let commit_floor = known
+        .as_ref()
+        .map_or(0, |file| file.commit_floor)
+        .max(witness.map_or(0, |witness| witness.commit_seq));
     if let Some(file) = &known {
         check_schema(
             file.schema,
@@ -91,6 +93,28 @@ pub(super) fn open(options: &OpenOptions<'_>) -> Result<SledStore, OpenError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
         Err(error) => return Err(OpenError::io("reading", log_path)(error)),
     };
+    let journal_path = data_dir.journal_path();
+    let is_sealed = (known.as_ref()).is_some_and(|file| file.sealed_log.is_some());
+    let tail = match Tail::read(&journal_path, store_id) {
+        Ok(tail) => tail,
+        // It was of no use any more when the log was sealed.
+        Err(error) if error.kind() == ErrorKind::InvalidData && is_sealed => None,
+        Err(error) if error.kind() == ErrorKind::InvalidData => {
+            return Err(OpenError::LogDamaged {
+                path: journal_path,
+                reason: error.to_string(),
+            });
+        }
+        Err(error) => return Err(OpenError::io("reading", journal_path)(error)),
+    };
+    let has_journal = (known.as_ref()).is_some_and(|file| file.schema >= JOURNAL_SINCE);
+    if tail.is_none() && has_journal && !is_sealed {
+        return Err(OpenError::LogMissing { path: journal_path });
+    }
+    let expected = Expected {
+        store_id,
+        commit_floor: (tail.as_ref()).map_or(commit_floor, |tail| tail.engine_floor(commit_floor)),
+    };
     match known.as_ref().map(|file| file.sealed_log) {
         None if log_bytes == 0 && witness.is_none() => {
             if options.mode == OpenMode::Inspect {
@@ -103,6 +127,13 @@ pub(super) fn open(options: &OpenOptions<'_>) -> Result<SledStore, OpenError> {
         Some(Some(sealed)) => check_seal(&log_path, sealed)?,
         Some(None) | None => check_log(&data_dir, expected, options)?,
     }
+    let tail = match tail {
+        Some(tail) => tail,
+        None => {
+            journal::create(&journal_path).map_err(OpenError::io("creating", &journal_path))?;
+            Tail::default()
+        }
+    };
     if let Some(file) = &mut known
         && file.sealed_log.take().is_some()
     {
@@ -112,21 +143,23 @@ pub(super) fn open(options: &OpenOptions<'_>) -> Result<SledStore, OpenError> {
     let db = repair_and_open(&data_dir.sled_dir(), options)?;
     // From here on nothing must drop the database unless it is taken over: that would write.
     let finished = unpanicked(data_dir.path(), || {
-        finish(&db, &data_dir, known, expected, options)
+        finish(&db, &data_dir, known, expected, &tail, options)
     });
     super::threads::keep_together();
     match finished {
-        Ok((trees, log, witness, store_file, census)) => Ok(SledStore {
+        Ok(found) => Ok(SledStore {
             db,
-            log_of_events: Arc::new(SledEvents::new(trees.events.clone())),
-            trees,
-            log,
-            witness,
+            log_of_events: Arc::new(SledEvents::new(found.trees.events.clone())),
+            trees: found.trees,
+            log: found.log,
+            journal: found.journal,
+            pending: Pending::default(),
+            witness: found.witness,
             boot_id: options.boot_id,
             durability: options.durability,
             data_dir,
-            store_file,
-            census,
+            store_file: found.store_file,
+            census: found.census,
             syncs: 0,
             floor_written_at: None,
         }),
@@ -330,13 +363,24 @@ fn engine_open(sled_dir: &Path, options: &OpenOptions<'_>) -> Result<sled::Db, O
     })
 }
 
+/// What the opened engine was found or made to hold, and our own handles.
+struct Finished {
+    trees: Trees,
+    log: File,
+    journal: Option<Journal>,
+    witness: File,
+    store_file: StoreFile,
+    census: Census,
+}
+
 fn finish(
     db: &sled::Db,
     data_dir: &DataDir,
     known: Option<StoreFile>,
     expected: Expected,
+    tail: &Tail,
     options: &OpenOptions<'_>,
-) -> Result<(Trees, File, File, StoreFile, Census), OpenError> {
+) -> Result<Finished, OpenError> {
     let engine = |error: sled::Error| OpenError::Engine {
         dir: data_dir.sled_dir(),
         reason: error.to_string(),
@@ -348,6 +392,7 @@ fn finish(
         Some(file) => (file, compare(db, data_dir, expected)?),
         None => adopt_or_create(db, data_dir, expected)?,
     };
+    tail.replay(db, &mut census).map_err(engine)?;
     let schema = migrate::schema_of(db).map_err(|error| OpenError::NotThisStore {
         dir: data_dir.path().to_owned(),
         reason: error.to_string(),
@@ -383,7 +428,21 @@ fn finish(
     sync_all().map_err(OpenError::io("syncing", &log_path))?;
     data_dir.write_store_file(&file)?;
     let witness = data_dir.open_witness()?;
-    Ok((trees, log, witness, file, census))
+    let journal = match options.durability {
+        Durability::PowerLoss => {
+            let path = data_dir.journal_path();
+            Some(Journal::open(&path).map_err(OpenError::io("opening", &path))?)
+        }
+        Durability::ProcessCrash => None,
+    };
+    Ok(Finished {
+        trees,
+        log,
+        journal,
+        witness,
+        store_file: file,
+        census,
+    })
 }
 
 /// Holds the opened database against what must be in there; returns its census.

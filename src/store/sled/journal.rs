@@ -1,0 +1,291 @@
+//! The journal of heartbeats: commits that only overwrite rows, before the engine has them.
+//!
+//! One such commit through the engine writes a segment header and pages of data, and takes most of
+//! the writer's time; here it is one write of a few sectors, and one sync. What stands in the
+//! journal goes into the engine together, many commits at once, and the journal begins anew. So it
+//! holds what was committed since the engine's last commit, and never more than one file's worth.
+//!
+//! ```text
+//! <data_dir>/journal   1 MiB, written full of zeros before its first use: a record never changes
+//!                      the file's size nor its extents, so that syncing it writes data only
+//!
+//! record, on whole sectors, from the beginning of the file on:
+//!   "\xF0mpj"  crc32 u32  length u32  | store id 16  commit sequence u64  rows…
+//!   row: tree u8  key length u8  value length u8  key  value
+//! ```
+//!
+//! Numbers are little-endian, as in values; length and checksum cover what follows the length. The
+//! rest of the file is what earlier rounds left, each record with a lower sequence. What of it counts
+//! is told by [`super::replay`].
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use uuid::Uuid;
+
+use crate::store::data_dir::sync_dir;
+
+/// The length of the file.
+pub(super) const BYTES: usize = 1 << 20;
+/// What a disk writes as a whole at least; records are looked for where one begins.
+const SECTOR: usize = 512;
+/// What memory and offsets must be multiples of at the most, to go past the page cache.
+const PAGE: usize = 4096;
+
+/// No text begins with this byte, and a row that a client chose is text.
+const MAGIC: [u8; 4] = *b"\xF0mpj";
+const HEAD: usize = MAGIC.len() + 4 + 4;
+
+/// The trees that journalled rows belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RowOf {
+    Liveness,
+    Meta,
+}
+
+/// One overwritten row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct JournalRow<'a> {
+    pub(super) tree: RowOf,
+    pub(super) key: &'a [u8],
+    pub(super) value: &'a [u8],
+}
+
+/// One commit, as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) store_id: Uuid,
+    pub(super) commit_seq: u64,
+    rows: Vec<u8>,
+}
+
+impl Record {
+    /// What it overwrites. Nothing but the checksum vouches for the bytes, so a row that makes no
+    /// sense ends the walk.
+    pub(super) fn rows(&self) -> impl Iterator<Item = JournalRow<'_>> {
+        let mut rest = self.rows.as_slice();
+        std::iter::from_fn(move || {
+            let (&[tree, key, value], after) = rest.split_first_chunk::<3>()?;
+            let tree = match tree {
+                0 => RowOf::Liveness,
+                1 => RowOf::Meta,
+                _ => return None,
+            };
+            let (key, after) = after.split_at_checked(key.into())?;
+            let (value, after) = after.split_at_checked(value.into())?;
+            rest = after;
+            Some(JournalRow { tree, key, value })
+        })
+    }
+
+    /// All that stand in a journal, in the order of the file.
+    pub(super) fn all_in(bytes: &[u8]) -> impl Iterator<Item = Self> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+                let found = Self::parse(rest);
+                let length = found.as_ref().map_or(SECTOR, |(_, length)| *length);
+                at += length.next_multiple_of(SECTOR);
+                if let Some((record, _)) = found {
+                    return Some(record);
+                }
+            }
+            None
+        })
+    }
+
+    /// Reads the record that begins a stretch of sectors; with it, how many bytes it takes.
+    fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
+        let rest = bytes.strip_prefix(&MAGIC)?;
+        let (crc, rest) = rest.split_first_chunk::<4>()?;
+        let (length, rest) = rest.split_first_chunk::<4>()?;
+        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+        let body = rest.get(..length)?;
+        if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
+            return None;
+        }
+        let (store_id, body) = body.split_first_chunk::<16>()?;
+        let (commit_seq, rows) = body.split_first_chunk::<8>()?;
+        let record = Self {
+            store_id: Uuid::from_bytes(*store_id),
+            commit_seq: u64::from_le_bytes(*commit_seq),
+            rows: rows.to_vec(),
+        };
+        Some((record, HEAD + length))
+    }
+}
+
+/// Makes the file, full of zeros, all of it on the disk.
+///
+/// # Errors
+/// A failed file operation.
+pub(super) fn create(path: &Path) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let file = options.open(&temporary)?;
+    file.write_all_at(&vec![0; BYTES], 0)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// The journal, open for records.
+pub(super) struct Journal {
+    file: File,
+    /// What a record's beginning and length are multiples of.
+    sector: usize,
+    /// Where the next record goes.
+    end: usize,
+    record: Aligned,
+}
+
+/// Bytes that may go to a disk past the page cache.
+struct Aligned {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Aligned {
+    fn new() -> Self {
+        let bytes = vec![0; BYTES + PAGE];
+        // Where it cannot be told there is no direct way, and the beginning is as good.
+        let start = Some(bytes.as_ptr().align_offset(PAGE)).filter(|start| *start < PAGE);
+        Self {
+            start: start.unwrap_or(0),
+            bytes,
+        }
+    }
+
+    fn first(&mut self, length: usize) -> &mut [u8] {
+        &mut self.bytes[self.start..self.start + length]
+    }
+}
+
+impl Journal {
+    /// Opens the file for records, from its beginning on: nothing that stands in it may be needed
+    /// any more.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let mut record = Aligned::new();
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        let direct = i32::try_from(OFlags::DIRECT.bits()).unwrap_or(0);
+        let past_the_cache = options.clone().custom_flags(direct).open(path).ok();
+        let direct = past_the_cache.and_then(|file| {
+            let takes = |sector: &usize| {
+                let at = u64::try_from(*sector).unwrap_or(0);
+                file.read_exact_at(record.first(*sector), at).is_ok()
+            };
+            let sector = [SECTOR, PAGE].into_iter().find(takes)?;
+            Some((file, sector))
+        });
+        // The page cache writes whole pages: right, and eight times as much.
+        let (file, sector) = match direct {
+            Some(direct) => direct,
+            None => (options.open(path)?, SECTOR),
+        };
+        Ok(Self {
+            file,
+            sector,
+            end: 0,
+            record,
+        })
+    }
+
+    /// Adds a commit; on the disk after [`Self::sync`]. `false`: it does not fit, and nothing was
+    /// written.
+    ///
+    /// # Errors
+    /// A failed write. What reached the disk is unknown then.
+    pub(super) fn append<'a>(
+        &mut self,
+        store_id: Uuid,
+        commit_seq: u64,
+        rows: impl Iterator<Item = JournalRow<'a>>,
+    ) -> io::Result<bool> {
+        let room = BYTES - self.end;
+        let Some(length) = compose(self.record.first(room), store_id, commit_seq, rows) else {
+            return Ok(false);
+        };
+        let whole = length.next_multiple_of(self.sector);
+        if whole > room {
+            return Ok(false);
+        }
+        let bytes = self.record.first(whole);
+        bytes[length..].fill(0);
+        let at = u64::try_from(self.end).unwrap_or(u64::MAX);
+        self.file.write_all_at(bytes, at)?;
+        self.end += whole;
+        Ok(true)
+    }
+
+    /// Puts what was added onto the disk.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Begins anew: the engine has everything, on the disk.
+    pub(super) fn restart(&mut self) {
+        self.end = 0;
+    }
+}
+
+/// Writes a record to the beginning of a buffer and returns its length; `None`: it does not fit.
+pub(super) fn compose<'a>(
+    buffer: &mut [u8],
+    store_id: Uuid,
+    commit_seq: u64,
+    rows: impl Iterator<Item = JournalRow<'a>>,
+) -> Option<usize> {
+    let (head, body) = buffer.split_at_mut_checked(HEAD)?;
+    let mut writer = Writer {
+        buffer: body,
+        length: 0,
+    };
+    writer.put(store_id.as_bytes())?;
+    writer.put(&commit_seq.to_le_bytes())?;
+    for row in rows {
+        let tree = match row.tree {
+            RowOf::Liveness => 0,
+            RowOf::Meta => 1,
+        };
+        let key = u8::try_from(row.key.len()).ok()?;
+        let value = u8::try_from(row.value.len()).ok()?;
+        writer.put(&[tree, key, value])?;
+        writer.put(row.key)?;
+        writer.put(row.value)?;
+    }
+    let length = writer.length;
+    let crc = crc32fast::hash(&body[..length]);
+    head[..4].copy_from_slice(&MAGIC);
+    head[4..8].copy_from_slice(&crc.to_le_bytes());
+    head[8..].copy_from_slice(&u32::try_from(length).ok()?.to_le_bytes());
+    Some(HEAD + length)
+}
+
+struct Writer<'a> {
+    buffer: &'a mut [u8],
+    length: usize,
+}
+
+impl Writer<'_> {
+    fn put(&mut self, bytes: &[u8]) -> Option<()> {
+        let end = self.length + bytes.len();
+        let place = self.buffer.get_mut(self.length..end)?;
+        place.copy_from_slice(bytes);
+        self.length = end;
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+use super::*;
+
+const STORE: Uuid = Uuid::from_bytes([7; 16]);
+
+fn row<'a>(key: &'a [u8], value: &'a [u8]) -> JournalRow<'a> {
+    JournalRow {
+        tree: RowOf::Liveness,
+        key,
+        value,
+    }
+}
+
+fn journal() -> (tempfile::TempDir, std::path::PathBuf, Journal) {
+    let keep = tempfile::tempdir().unwrap();
+    let path = keep.path().join("journal");
+    create(&path).unwrap();
+    let journal = Journal::open(&path).unwrap();
+    (keep, path, journal)
+}
+
+fn found(path: &Path) -> Vec<u64> {
+    let bytes = fs::read(path).unwrap();
+    assert_eq!(bytes.len(), BYTES);
+    Record::all_in(&bytes).map(|r| r.commit_seq).collect()
+}
+
+#[test]
+fn a_record_is_these_very_bytes() {
+    let mut buffer = [0; 512];
+    let rows = [
+        row(b"ab", b"cde"),
+        JournalRow {
+            tree: RowOf::Meta,
+            key: b"m",
+            value: b"",
+        },
+    ];
+    let length = compose(&mut buffer, STORE, 0x0102, rows.into_iter()).unwrap();
+    let body = [
+        &[7; 16][..],
+        &[2, 1, 0, 0, 0, 0, 0, 0],
+        &[0, 2, 3, b'a', b'b', b'c', b'd', b'e'],
+        &[1, 1, 0, b'm'],
+    ]
+    .concat();
+    let head = [
+        &b"\xF0mpj"[..],
+        &crc32fast::hash(&body).to_le_bytes(),
+        &[36, 0, 0, 0],
+    ]
+    .concat();
+    assert_eq!(buffer[..length], [head, body].concat());
+    let (record, taken) = Record::parse(&buffer).unwrap();
+    assert_eq!(
+        (record.store_id, record.commit_seq, taken),
+        (STORE, 0x0102, length)
+    );
+    assert_eq!(record.rows().collect::<Vec<_>>(), rows);
+}
+
+#[test]
+fn no_flipped_bit_goes_unnoticed() {
+    let mut buffer = [0; 128];
+    let rows = [row(b"key", b"value")].into_iter();
+    let length = compose(&mut buffer, STORE, 3, rows).unwrap();
+    for bit in 0..length * 8 {
+        let mut damaged = buffer;
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(Record::parse(&damaged), None, "bit {bit}");
+    }
+}
+
+#[test]
+fn rows_that_make_no_sense_are_no_rows() {
+    for rows in [&[9, 0, 0][..], &[0, 1], &[0, 2, 2, 1], &[0, 1, 3, 5, 5]] {
+        let record = Record {
+            store_id: STORE,
+            commit_seq: 1,
+            rows: rows.to_vec(),
+        };
+        assert_eq!(record.rows().count(), 0, "{rows:?}");
+    }
+}
+
+#[test]
+fn what_was_added_is_found_in_order_and_after_a_restart_the_new_comes_before_the_old() {
+    let (_keep, path, mut journal) = journal();
+    assert_eq!(found(&path), [0; 0]);
+    let value = [1; 200];
+    for commit_seq in 1..=5 {
+        // Of one sector, and of several.
+        let rows = (0..commit_seq).map(|_| row(b"key", &value));
+        assert!(journal.append(STORE, commit_seq, rows).unwrap());
+        journal.sync().unwrap();
+    }
+    assert_eq!(found(&path), [1, 2, 3, 4, 5]);
+    journal.restart();
+    assert!(journal.append(STORE, 7, std::iter::empty()).unwrap());
+    assert_eq!(found(&path)[0], 7);
+    assert!(found(&path)[1..].iter().all(|commit_seq| *commit_seq <= 5));
+}
+
+#[test]
+fn a_full_journal_takes_no_more_and_stays_whole() {
+    let (_keep, path, mut journal) = journal();
+    let value = [1; 200];
+    let rows = || (0..1000).map(|_| row(b"key", &value));
+    let mut added = 0;
+    while journal.append(STORE, added + 1, rows()).unwrap() {
+        added += 1;
+    }
+    assert_eq!(added, 5, "of some 206 kB each");
+    assert_eq!(found(&path), [1, 2, 3, 4, 5]);
+    // What is short still finds room.
+    assert!(journal.append(STORE, 6, rows().take(1)).unwrap());
+    // A row that a length of one byte cannot tell is for the engine.
+    assert!(
+        !journal
+            .append(STORE, 7, [row(&[1; 256], b"")].into_iter())
+            .unwrap()
+    );
+    assert_eq!(found(&path), [1, 2, 3, 4, 5, 6]);
+}

@@ -1,0 +1,121 @@
+//! What the journal still holds when a store is opened: judged before the engine is touched, then
+//! given to it.
+//!
+//! The records that count are the newest and those before it in an unbroken row. Whatever of them
+//! was damaged, what is left of the row then begins too late for the engine's own newest commit, or
+//! ends too early for what `STORE` and `WITNESS` know to have been on the disk: the store is refused.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use uuid::Uuid;
+
+use super::census::{Counted, Fingerprint};
+use super::journal::{BYTES, Record, RowOf};
+use crate::store::records::{self, Census};
+use crate::store::schema::{CENSUS_KEY, tree};
+
+/// The unbroken row of records that ends with the newest.
+#[derive(Debug, Default)]
+pub(super) struct Tail {
+    records: Vec<Record>,
+}
+
+impl Tail {
+    /// Reads it; `None`: there is no journal. A record of another store counts for nothing;
+    /// `store_id` is `None` where nobody knows it yet.
+    ///
+    /// # Errors
+    /// When it cannot be read, or does not have its length ([`io::ErrorKind::InvalidData`]).
+    pub(super) fn read(path: &Path, store_id: Option<Uuid>) -> io::Result<Option<Self>> {
+        let bytes = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        if bytes.len() == BYTES {
+            return Ok(Some(Self::of(&bytes, store_id)));
+        }
+        let reason = format!("{} bytes instead of {BYTES}", bytes.len());
+        Err(io::Error::new(io::ErrorKind::InvalidData, reason))
+    }
+
+    fn of(journal: &[u8], store_id: Option<Uuid>) -> Self {
+        let ours = |record: &Record| store_id.is_none_or(|id| id == record.store_id);
+        let mut records: Vec<_> = Record::all_in(journal).filter(ours).collect();
+        let numbered = records.iter().enumerate();
+        let newest = numbered.max_by_key(|(_, record)| record.commit_seq);
+        let newest = newest.map_or(0, |(at, _)| at);
+        records.truncate(newest + 1);
+        let follow_each_other = |pair: &&[Record]| {
+            matches!(pair, [earlier, later]
+                if earlier.commit_seq.checked_add(1) == Some(later.commit_seq)
+                    && earlier.store_id == later.store_id)
+        };
+        let row = records.windows(2).rev().take_while(follow_each_other);
+        let first = newest - row.count();
+        records.drain(..first);
+        Self { records }
+    }
+
+    /// The commit that the engine must have at least, where `commit_floor` must be on the disk: if
+    /// that one is in here, then the one before the first in here.
+    pub(super) fn engine_floor(&self, commit_floor: u64) -> u64 {
+        match (self.records.first(), self.records.last()) {
+            (Some(first), Some(last)) if last.commit_seq >= commit_floor => {
+                first.commit_seq.saturating_sub(1)
+            }
+            _ => commit_floor,
+        }
+    }
+
+    /// Gives the engine what it does not have. To be synced by the caller; until then it may be
+    /// interrupted, and done again.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub(super) fn replay(&self, db: &sled::Db, census: &mut Census) -> Result<(), sled::Error> {
+        let (store_id, engine) = (census.store_id, census.commit_seq);
+        let missing: Vec<_> = (self.records.iter())
+            .filter(|record| record.store_id == store_id && record.commit_seq > engine)
+            .collect();
+        let Some(newest) = missing.last() else {
+            return Ok(());
+        };
+        let (liveness, meta) = (db.open_tree(tree::LIVENESS)?, db.open_tree(tree::META)?);
+        let mut rows = BTreeMap::new();
+        let mut meta_batch = sled::Batch::default();
+        for row in missing.iter().flat_map(|record| record.rows()) {
+            match row.tree {
+                RowOf::Liveness => drop(rows.insert(row.key, row.value)),
+                RowOf::Meta => meta_batch.insert(row.key, row.value),
+            }
+        }
+        let mut sum = Fingerprint(census.fingerprint.unwrap_or(0));
+        let mut batch = sled::Batch::default();
+        for (key, new) in &rows {
+            if let Some(old) = liveness.get(key)? {
+                sum.toggle(Counted::Liveness, key, &old);
+            }
+            sum.toggle(Counted::Liveness, key, new);
+            batch.insert(*key, *new);
+        }
+        census.commit_seq = newest.commit_seq;
+        census.fingerprint = census.fingerprint.map(|_| sum.0);
+        batch.insert(CENSUS_KEY, records::encode_census(census));
+        // The census comes last, and with the rows that it vouches for: without it all is done anew.
+        meta.apply_batch(meta_batch)?;
+        liveness.apply_batch(batch)?;
+        log::info!(
+            "{} commits of {} services were in the journal only, up to commit {}",
+            missing.len(),
+            rows.len(),
+            census.commit_seq
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
