@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::command::{Ack, Command, Reply};
-use super::view::{Entry, View};
+use super::view::{ByService, Entry, View};
 use super::{Error, Rules};
 use crate::domain::silence::deadline;
 use crate::domain::{
@@ -27,7 +27,7 @@ pub(super) struct Pending<'a> {
     rules: &'a Rules,
     now: Moment,
     apps: HashMap<AppInstanceId, PendingApp>,
-    services: HashMap<ServiceId, Option<Entry>>,
+    services: ByService<Option<Entry>>,
     /// Entries of the expiry index that belong to nobody.
     orphans: Vec<Armed>,
     events: Vec<Event>,
@@ -68,7 +68,7 @@ pub(super) struct Outcome {
     /// For the callers, once it is on the disk.
     pub(super) acks: Vec<Ack>,
     pub(super) tally: Tally,
-    services: HashMap<ServiceId, Option<Entry>>,
+    services: ByService<Option<Entry>>,
 }
 
 /// Where the entry of a running timer belongs in the expiry index; `None` when none runs.
@@ -100,7 +100,7 @@ impl<'a> Pending<'a> {
             rules,
             now,
             apps: HashMap::new(),
-            services: HashMap::new(),
+            services: ByService::default(),
             orphans: Vec::new(),
             events: Vec::new(),
             next_sequence,

@@ -54,9 +54,13 @@ pub struct Subscribed {
     pub cursor: Cursor,
 }
 
-/// The ids in the map are random, and made by us: a part of them is as good a hash as any.
+/// Something of each service. The ids are random, and made by us: a part of them is as good a hash
+/// as any.
+pub(super) type ByService<T> = HashMap<ServiceId, T, BuildHasherDefault<AsItIs>>;
+
+/// See [`ByService`].
 #[derive(Debug, Default)]
-struct AsItIs(u64);
+pub(super) struct AsItIs(u64);
 
 impl Hasher for AsItIs {
     fn write(&mut self, bytes: &[u8]) {
@@ -79,7 +83,7 @@ pub struct View {
     pub policy: Option<Policy>,
     apps: BTreeMap<AppInstanceId, App>,
     /// Boxed, because a table that has just grown is half empty.
-    services: HashMap<ServiceId, Box<Entry>, BuildHasherDefault<AsItIs>>,
+    services: ByService<Box<Entry>>,
     by_state: [usize; ServiceState::ALL.len()],
     names: Index,
     categories: Index,

@@ -5,7 +5,7 @@
 //!   lock                 held for life by the server, or by an offline admin command
 //!   STORE                small text, replaced atomically; read before the engine is opened
 //!   WITNESS              one line, overwritten in place: the newest commit on the disk
-//!   journal              1 MiB: heartbeats that are on the disk and not in the engine yet
+//!   journal              8 MiB: heartbeats that are on the disk and not in the engine yet
 //!   sled/                the engine's files
 //!   admin.sock           while the server runs
 //! ```

@@ -326,7 +326,7 @@ fn a_missing_shortened_or_foreign_journal_is_refused_after_a_kill() {
         // since the floor in STORE.
         if witnessed {
             refused("emptied", &|dir| {
-                fs::write(journal(dir), vec![0; 1 << 20]).unwrap()
+                fs::write(journal(dir), vec![0; 8 << 20]).unwrap()
             });
             refused("foreign", &|dir| {
                 fs::copy(journal(&other), journal(dir)).unwrap();
@@ -353,7 +353,7 @@ fn after_a_stop_in_good_order_the_journal_is_not_needed() {
     for damage in [
         (|journal| fs::remove_file(journal).unwrap()) as fn(&Path),
         |journal| fs::write(journal, "short").unwrap(),
-        |journal| fs::write(journal, vec![0xF0; 1 << 20]).unwrap(),
+        |journal| fs::write(journal, vec![0xF0; 8 << 20]).unwrap(),
     ] {
         damage(&dir.join("journal"));
         let server = Server::start(&dir, &ARGS);

@@ -334,12 +334,12 @@ impl SledStore {
 
     /// One write, one sync. `false`: it is nothing for the journal, or the journal is full.
     fn journalled(&mut self, batch: &Batch) -> Result<bool, Error> {
-        let Some(journal) = &mut self.journal else {
+        let is_for_it = !self.pending.is_full()
+            && only_overwrites(batch)
+            && self.forgotten_events(batch)?.is_empty();
+        let Some(journal) = self.journal.as_mut().filter(|_| is_for_it) else {
             return Ok(false);
         };
-        if self.pending.is_full() || !only_overwrites(batch) {
-            return Ok(false);
-        }
         let path = || self.data_dir.journal_path();
         let commit_seq = self.census.commit_seq + 1;
         let rows = self.pending.rows_of(batch);

@@ -6,7 +6,7 @@
 //! holds what was committed since the engine's last commit, and never more than one file's worth.
 //!
 //! ```text
-//! <data_dir>/journal   1 MiB, written full of zeros before its first use: a record never changes
+//! <data_dir>/journal   8 MiB, written full of zeros before its first use: a record never changes
 //!                      the file's size nor its extents, so that syncing it writes data only
 //!
 //! record, on whole sectors, from the beginning of the file on:
@@ -28,16 +28,22 @@ use uuid::Uuid;
 
 use crate::store::data_dir::sync_dir;
 
-/// The length of the file.
-pub(super) const BYTES: usize = 1 << 20;
+/// The length of the file. The longer it is, the more heartbeats of a service become one row of the
+/// engine; it is read as a whole at every start.
+pub(super) const BYTES: usize = 8 << 20;
+/// Longer commits go into the engine at once.
+const RECORD_BYTES_MAX: usize = 1 << 20;
 /// What a disk writes as a whole at least; records are looked for where one begins.
 const SECTOR: usize = 512;
 /// What memory and offsets must be multiples of at the most, to go past the page cache.
 const PAGE: usize = 4096;
 
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
 /// No text begins with this byte, and a row that a client chose is text.
 const MAGIC: [u8; 4] = *b"\xF0mpj";
 const HEAD: usize = MAGIC.len() + 4 + 4;
+const IDENTITY: usize = 16 + 8;
 
 /// The trees that journalled rows belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,41 +87,67 @@ impl Record {
         })
     }
 
-    /// All that stand in a journal, in the order of the file.
-    pub(super) fn all_in(bytes: &[u8]) -> impl Iterator<Item = Self> {
+    /// Shows all that stand in a journal, in the order of the file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or does not have its length ([`io::ErrorKind::InvalidData`]).
+    pub(super) fn each_in(journal: &File, mut each: impl FnMut(Self)) -> io::Result<()> {
+        let length = journal.metadata()?.len();
+        if length != widen(BYTES) {
+            let reason = format!("{length} bytes instead of {BYTES}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
         let mut at = 0;
-        std::iter::from_fn(move || {
-            while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-                let found = Self::parse(rest);
-                let length = found.as_ref().map_or(SECTOR, |(_, length)| *length);
-                at += length.next_multiple_of(SECTOR);
-                if let Some((record, _)) = found {
-                    return Some(record);
-                }
-            }
-            None
-        })
+        while at < BYTES {
+            let found = Self::read_at(journal, at)?;
+            let length = found
+                .as_ref()
+                .map_or(0, |record| HEAD + IDENTITY + record.rows.len());
+            at += length.max(1).next_multiple_of(SECTOR);
+            found.into_iter().for_each(&mut each);
+        }
+        Ok(())
     }
 
-    /// Reads the record that begins a stretch of sectors; with it, how many bytes it takes.
-    fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
-        let rest = bytes.strip_prefix(&MAGIC)?;
-        let (crc, rest) = rest.split_first_chunk::<4>()?;
-        let (length, rest) = rest.split_first_chunk::<4>()?;
-        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-        let body = rest.get(..length)?;
-        if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
+    /// Reads the record that begins here, if one does.
+    fn read_at(journal: &File, at: usize) -> io::Result<Option<Self>> {
+        let mut head = [0; HEAD];
+        journal.read_exact_at(&mut head, widen(at))?;
+        let Some((crc, length)) = parse_head(&head) else {
+            return Ok(None);
+        };
+        if length > RECORD_BYTES_MAX.min(BYTES - at - HEAD) {
+            return Ok(None);
+        }
+        let mut body = vec![0; length];
+        journal.read_exact_at(&mut body, widen(at + HEAD))?;
+        Ok(Self::parse_body(&body, crc))
+    }
+
+    fn parse_body(body: &[u8], crc: u32) -> Option<Self> {
+        if crc32fast::hash(body) != crc {
             return None;
         }
         let (store_id, body) = body.split_first_chunk::<16>()?;
         let (commit_seq, rows) = body.split_first_chunk::<8>()?;
-        let record = Self {
+        Some(Self {
             store_id: Uuid::from_bytes(*store_id),
             commit_seq: u64::from_le_bytes(*commit_seq),
             rows: rows.to_vec(),
-        };
-        Some((record, HEAD + length))
+        })
     }
+}
+
+/// The checksum and length of what follows.
+fn parse_head(head: &[u8; HEAD]) -> Option<(u32, usize)> {
+    let rest = head.strip_prefix(&MAGIC)?;
+    let (crc, length) = rest.split_first_chunk::<4>()?;
+    let length = u32::from_le_bytes(length.try_into().ok()?);
+    Some((u32::from_le_bytes(*crc), usize::try_from(length).ok()?))
+}
+
+fn widen(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 /// Makes the file, full of zeros, all of it on the disk.
@@ -127,7 +159,10 @@ pub(super) fn create(path: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     let file = options.open(&temporary)?;
-    file.write_all_at(&vec![0; BYTES], 0)?;
+    // By and by: having freed one great piece, the allocator would give less back ever after.
+    for at in (0..BYTES).step_by(ZEROS.len()) {
+        file.write_all_at(&ZEROS, widen(at))?;
+    }
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     path.parent().map_or(Ok(()), sync_dir)
@@ -151,7 +186,7 @@ struct Aligned {
 
 impl Aligned {
     fn new() -> Self {
-        let bytes = vec![0; BYTES + PAGE];
+        let bytes = vec![0; RECORD_BYTES_MAX + PAGE];
         // Where it cannot be told there is no direct way, and the beginning is as good.
         let start = Some(bytes.as_ptr().align_offset(PAGE)).filter(|start| *start < PAGE);
         Self {
@@ -179,8 +214,8 @@ impl Journal {
         let past_the_cache = options.clone().custom_flags(direct).open(path).ok();
         let direct = past_the_cache.and_then(|file| {
             let takes = |sector: &usize| {
-                let at = u64::try_from(*sector).unwrap_or(0);
-                file.read_exact_at(record.first(*sector), at).is_ok()
+                file.read_exact_at(record.first(*sector), widen(*sector))
+                    .is_ok()
             };
             let sector = [SECTOR, PAGE].into_iter().find(takes)?;
             Some((file, sector))
@@ -209,7 +244,7 @@ impl Journal {
         commit_seq: u64,
         rows: impl Iterator<Item = JournalRow<'a>>,
     ) -> io::Result<bool> {
-        let room = BYTES - self.end;
+        let room = RECORD_BYTES_MAX.min(BYTES - self.end);
         let Some(length) = compose(self.record.first(room), store_id, commit_seq, rows) else {
             return Ok(false);
         };
@@ -219,8 +254,7 @@ impl Journal {
         }
         let bytes = self.record.first(whole);
         bytes[length..].fill(0);
-        let at = u64::try_from(self.end).unwrap_or(u64::MAX);
-        self.file.write_all_at(bytes, at)?;
+        self.file.write_all_at(bytes, widen(self.end))?;
         self.end += whole;
         Ok(true)
     }

@@ -81,7 +81,7 @@ impl Pending {
 }
 
 /// Whether a batch only overwrites rows that stand there: heartbeats, and the mark. Only that may
-/// go into the journal.
+/// go into the journal. What it forgets for its age is not looked at here.
 pub(super) fn only_overwrites(batch: &Batch) -> bool {
     let Batch {
         apps,
@@ -98,7 +98,7 @@ pub(super) fn only_overwrites(batch: &Batch) -> bool {
         policy,
         events,
         events_per_service_max: _,
-        forget_events_before,
+        forget_events_before: _,
         events_needed_from: _,
     } = batch;
     let overwrites = |change: &Change<_>| change.old.is_some() && change.new.is_some();
@@ -114,5 +114,4 @@ pub(super) fn only_overwrites(batch: &Batch) -> bool {
         && forget_blind_spots.is_empty()
         && policy.is_none()
         && events.is_empty()
-        && forget_events_before.is_none()
 }

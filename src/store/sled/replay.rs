@@ -6,14 +6,14 @@
 //! ends too early for what `STORE` and `WITNESS` know to have been on the disk: the store is refused.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
 use uuid::Uuid;
 
 use super::census::{Counted, Fingerprint};
-use super::journal::{BYTES, Record, RowOf};
+use super::journal::{Record, RowOf};
 use crate::store::records::{self, Census};
 use crate::store::schema::{CENSUS_KEY, tree};
 
@@ -30,33 +30,33 @@ impl Tail {
     /// # Errors
     /// When it cannot be read, or does not have its length ([`io::ErrorKind::InvalidData`]).
     pub(super) fn read(path: &Path, store_id: Option<Uuid>) -> io::Result<Option<Self>> {
-        let bytes = match fs::read(path) {
+        let journal = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
-        if bytes.len() == BYTES {
-            return Ok(Some(Self::of(&bytes, store_id)));
-        }
-        let reason = format!("{} bytes instead of {BYTES}", bytes.len());
-        Err(io::Error::new(io::ErrorKind::InvalidData, reason))
+        let mut tail = Self::default();
+        Record::each_in(&journal, |record| {
+            if store_id.is_none_or(|id| id == record.store_id) {
+                tail.add(record);
+            }
+        })?;
+        Ok(Some(tail))
     }
 
-    fn of(journal: &[u8], store_id: Option<Uuid>) -> Self {
-        let ours = |record: &Record| store_id.is_none_or(|id| id == record.store_id);
-        let mut records: Vec<_> = Record::all_in(journal).filter(ours).collect();
-        let numbered = records.iter().enumerate();
-        let newest = numbered.max_by_key(|(_, record)| record.commit_seq);
-        let newest = newest.map_or(0, |(at, _)| at);
-        records.truncate(newest + 1);
-        let follow_each_other = |pair: &&[Record]| {
-            matches!(pair, [earlier, later]
-                if earlier.commit_seq.checked_add(1) == Some(later.commit_seq)
-                    && earlier.store_id == later.store_id)
-        };
-        let row = records.windows(2).rev().take_while(follow_each_other);
-        let first = newest - row.count();
-        records.drain(..first);
-        Self { records }
+    /// Takes the next record of the file.
+    fn add(&mut self, record: Record) {
+        if let Some(last) = self.records.last() {
+            let same_store = record.store_id == last.store_id;
+            if same_store && last.commit_seq.checked_add(1) == Some(record.commit_seq) {
+                return self.records.push(record);
+            }
+            if record.commit_seq <= last.commit_seq {
+                // What an earlier round left.
+                return;
+            }
+            self.records.clear();
+        }
+        self.records.push(record);
     }
 
     /// The commit that the engine must have at least, where `commit_floor` must be on the disk: if

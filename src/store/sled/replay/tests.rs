@@ -1,11 +1,11 @@
-use super::super::journal::{JournalRow, compose};
+use super::super::journal::{BYTES, JournalRow, compose};
 use super::*;
 
 const OURS: Uuid = Uuid::from_bytes([1; 16]);
 const ANOTHER: Uuid = Uuid::from_bytes([2; 16]);
 
-/// A journal with these commits, a sector each; 0: nothing that can be read.
-fn journal(commits: &[(Uuid, u64)]) -> Vec<u8> {
+/// What a journal with these commits says, a sector each; 0: nothing that can be read.
+fn tail_of(commits: &[(Uuid, u64)], store_id: Option<Uuid>) -> Tail {
     let mut bytes = vec![0; BYTES];
     for (sector, (store_id, commit_seq)) in bytes.chunks_mut(512).zip(commits) {
         let row = JournalRow {
@@ -18,12 +18,14 @@ fn journal(commits: &[(Uuid, u64)]) -> Vec<u8> {
             sector[20] ^= 1;
         }
     }
-    bytes
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    Tail::read(file.path(), store_id).unwrap().unwrap()
 }
 
 fn tail(commits: &[u64]) -> Tail {
     let ours: Vec<_> = commits.iter().map(|commit| (OURS, *commit)).collect();
-    Tail::of(&journal(&ours), Some(OURS))
+    tail_of(&ours, Some(OURS))
 }
 
 fn commits(tail: &Tail) -> Vec<u64> {
@@ -63,10 +65,10 @@ fn the_engine_needs_what_is_not_in_here() {
 
 #[test]
 fn another_stores_records_count_for_nothing() {
-    let bytes = journal(&[(OURS, 5), (ANOTHER, 90), (ANOTHER, 91)]);
-    assert_eq!(commits(&Tail::of(&bytes, Some(OURS))), [5]);
+    let mixed = [(OURS, 5), (ANOTHER, 90), (ANOTHER, 91)];
+    assert_eq!(commits(&tail_of(&mixed, Some(OURS))), [5]);
     // Where it is not known whose they should be, the engine's id decides when it is open.
-    let unknown = Tail::of(&bytes, None);
+    let unknown = tail_of(&mixed, None);
     assert_eq!(commits(&unknown), [90, 91]);
     let (_keep, db) = engine();
     let mut census = census(4, None);
