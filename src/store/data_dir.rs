@@ -5,7 +5,7 @@
 //!   lock                 held for life by the server, or by an offline admin command
 //!   STORE                small text, replaced atomically; read before the engine is opened
 //!   WITNESS              one line, overwritten in place: the newest commit on the disk
-//!   journal              8 MiB: heartbeats that are on the disk and not in the engine yet
+//!   journal              16 MiB: heartbeats that are on the disk and not in the engine yet
 //!   sled/                the engine's files
 //!   admin.sock           while the server runs
 //! ```
@@ -67,6 +67,9 @@ pub struct Witness {
     pub boot_id: BootId,
     /// What it survives.
     pub durability: Durability,
+    /// After it something failed: in this boot the files may look as if they held what the disk does
+    /// not.
+    pub in_doubt: bool,
 }
 
 impl Witness {
@@ -79,9 +82,11 @@ impl Witness {
         bytes.extend_from_slice(self.store_id.as_bytes());
         bytes.extend_from_slice(&self.commit_seq.to_be_bytes());
         bytes.extend_from_slice(&self.boot_id.0);
-        bytes.push(match self.durability {
-            Durability::PowerLoss => 0,
-            Durability::ProcessCrash => 1,
+        bytes.push(match (self.durability, self.in_doubt) {
+            (Durability::PowerLoss, false) => 0,
+            (Durability::ProcessCrash, false) => 1,
+            (Durability::PowerLoss, true) => 2,
+            (Durability::ProcessCrash, true) => 3,
         });
         let crc = crc32fast::hash(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
@@ -98,9 +103,11 @@ impl Witness {
         let (store_id, rest) = body.split_first_chunk::<16>()?;
         let (commit_seq, rest) = rest.split_first_chunk::<8>()?;
         let (boot_id, rest) = rest.split_first_chunk::<16>()?;
-        let durability = match rest {
-            [0] => Durability::PowerLoss,
-            [1] => Durability::ProcessCrash,
+        let (durability, in_doubt) = match rest {
+            [0] => (Durability::PowerLoss, false),
+            [1] => (Durability::ProcessCrash, false),
+            [2] => (Durability::PowerLoss, true),
+            [3] => (Durability::ProcessCrash, true),
             _ => return None,
         };
         Some(Self {
@@ -108,6 +115,7 @@ impl Witness {
             commit_seq: u64::from_be_bytes(*commit_seq),
             boot_id: BootId(*boot_id),
             durability,
+            in_doubt,
         })
     }
 }
@@ -306,14 +314,21 @@ mod tests {
 
     #[test]
     fn a_witness_reads_back_and_a_damaged_one_says_nothing() {
-        let witness = Witness {
-            store_id: Uuid::from_bytes([8; 16]),
-            commit_seq: 77,
-            boot_id: BootId([9; 16]),
-            durability: Durability::ProcessCrash,
-        };
-        let bytes = witness.to_bytes();
-        assert_eq!(Witness::from_bytes(&bytes), Some(witness));
+        let all = [Durability::PowerLoss, Durability::ProcessCrash]
+            .into_iter()
+            .flat_map(|durability| [false, true].map(|in_doubt| (durability, in_doubt)))
+            .map(|(durability, in_doubt)| Witness {
+                store_id: Uuid::from_bytes([8; 16]),
+                commit_seq: 77,
+                boot_id: BootId([9; 16]),
+                durability,
+                in_doubt,
+            });
+        let mut bytes = Vec::new();
+        for witness in all {
+            bytes = witness.to_bytes();
+            assert_eq!(Witness::from_bytes(&bytes), Some(witness));
+        }
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);

@@ -26,6 +26,9 @@ pub enum Error {
         /// The operating system's reason.
         source: std::io::Error,
     },
+    /// No thread for what is to be written.
+    #[error("starting a thread for the store failed: {0}; is there a limit on processes?")]
+    Thread(#[source] std::io::Error),
     /// The `STORE` file could not be replaced.
     #[error(transparent)]
     DataDir(#[from] OpenError),
@@ -92,7 +95,7 @@ pub enum OpenError {
         /// What this binary needs.
         known: u32,
     },
-    /// The log is gone or empty.
+    /// The log is gone or empty, or the journal is gone.
     #[error("the store's log {path} is missing or empty, although this directory holds a store. {NEXT_RESTORE}", path = .path.display())]
     LogMissing {
         /// The file.
@@ -106,7 +109,7 @@ pub enum OpenError {
         /// In what it differs.
         reason: String,
     },
-    /// The log is damaged; found on a copy.
+    /// The log, or the journal, is damaged; found before it was touched.
     #[error("the store's log {path} is damaged ({reason}). {NEXT_RESTORE}", path = .path.display())]
     LogDamaged {
         /// The file.

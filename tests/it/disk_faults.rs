@@ -71,7 +71,7 @@ fn a_single_failed_sync_is_not_tried_again() {
     let mut random = Random::from_env(test);
     let clients = Clients::default();
     let log = keep.path().join("log");
-    // The writer alone calls fdatasync; strace counts for each thread. With -D the server is our
+    // With so few services the writer alone calls fdatasync; strace counts for each thread. With -D the server is our
     // child, and strace ends with it.
     let mut strace = Command::new("strace");
     strace
@@ -103,7 +103,7 @@ fn a_single_failed_sync_is_not_tried_again() {
 #[test]
 fn a_full_disk_ends_the_process_and_costs_nothing_acknowledged() {
     let test = "full disk";
-    let small = match Small::new(12) {
+    let small = match Small::new(28) {
         Ok(small) => small,
         Err(reason) => return skip(test, &reason),
     };
@@ -123,7 +123,7 @@ fn a_full_disk_ends_the_process_and_costs_nothing_acknowledged() {
     assert_eq!(server.wait(), Some(1));
     // Somebody tries again before there is room: it may or may not start, but does no harm.
     start_in_vain(&dir, &log);
-    small.enlarge(100);
+    small.enlarge(116);
     let server = Server::start_with_log(&dir, &log, &args);
     clients.check(&server);
     server.stop();

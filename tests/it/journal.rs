@@ -2,7 +2,9 @@
 //! that was acknowledged is missing, or the store is refused untouched.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use mepulse::domain::liveness::Running;
 use mepulse::domain::{
@@ -14,6 +16,7 @@ use mepulse::store::migrate::STEPS;
 use mepulse::store::{Armed, Batch, Change, Durability, OpenMode, OpenOptions, SledStore, Store};
 
 use crate::damage::damage;
+use crate::support::clients::wait_until;
 use crate::support::random::Random;
 use crate::support::{
     Server, beat, contents, copy, data_dir, get, liveness_of, open_engine, service, start_on,
@@ -59,22 +62,31 @@ fn heard(at: u64) -> Liveness {
 }
 
 /// What the services are, for a store that must say the same.
-#[derive(Default)]
 struct Model {
     services: Vec<(ServiceKey, Liveness)>,
     now: u64,
+    /// Once in so many batches a service comes, and one goes.
+    turnover: usize,
 }
 
 impl Model {
-    /// Mostly heartbeats of some; now and then a mark, a service that comes, one that goes.
-    fn batch(&mut self, random: &mut Random) -> Batch {
+    fn new(turnover: usize) -> Self {
+        Self {
+            services: Vec::new(),
+            now: 0,
+            turnover,
+        }
+    }
+
+    /// So many services at once.
+    fn register(&mut self, count: usize, random: &mut Random) -> Batch {
         self.now += 1;
         let mut batch = Batch::default();
-        let kind = random.below(12);
-        if kind == 0 || self.services.is_empty() {
+        for _ in 0..count {
+            let id = [random.next().to_be_bytes(), random.next().to_be_bytes()].concat();
             let key = ServiceKey {
                 app: AppInstanceId::parse("app").unwrap(),
-                service: ServiceId::random(),
+                service: ServiceId::from_bytes(id.try_into().unwrap()),
             };
             let at = Steady::from_ms(self.now);
             let new = heard(self.now);
@@ -88,7 +100,20 @@ impl Model {
             };
             batch.liveness.push((key.clone(), change));
             self.services.push((key, new));
-        } else if kind == 1 {
+        }
+        batch
+    }
+
+    /// Mostly heartbeats of some; now and then a mark, a service that comes, one that goes.
+    fn batch(&mut self, random: &mut Random) -> Batch {
+        let kind = random.below(self.turnover);
+        let mut batch = if kind == 0 || self.services.is_empty() {
+            self.register(1, random)
+        } else {
+            self.now += 1;
+            Batch::default()
+        };
+        if kind == 1 {
             let gone = random.below(self.services.len());
             let (key, old) = self.services.swap_remove(gone);
             batch.liveness.push((
@@ -136,7 +161,7 @@ fn whatever_is_committed_is_there_after_a_crash_and_after_a_stop() {
     let rounds = std::env::var("MEPULSE_CRASH_ROUNDS").map_or(10, |rounds| rounds.parse().unwrap());
     let mut random = Random::from_env("journal");
     let (_keep, dir) = data_dir();
-    let (mut model, mut memory) = (Model::default(), MemoryStore::default());
+    let (mut model, mut memory) = (Model::new(12), MemoryStore::default());
     for _ in 0..rounds {
         let durability = match random.below(4) {
             0 => Durability::ProcessCrash,
@@ -159,6 +184,84 @@ fn whatever_is_committed_is_there_after_a_crash_and_after_a_stop() {
         let mut again = open(&dir, Durability::PowerLoss);
         assert_eq!(everything(&mut again), everything(&mut memory));
         again.seal().unwrap();
+    }
+}
+
+/// So many that heartbeats go into the engine beside the journal.
+const MANY: usize = 3000;
+
+/// The same model in the process that is killed and in the one that kills it.
+fn begin_with_many(random: &mut Random) -> (Model, Batch) {
+    let mut model = Model::new(200);
+    let first = model.register(MANY, random);
+    (model, first)
+}
+
+/// Not a test of its own: the process that the next test kills. It says how many commits are done.
+#[test]
+fn child_that_commits() {
+    let Ok(dir) = std::env::var("MEPULSE_TEST_JOURNAL_DIR") else {
+        return;
+    };
+    let done = fs::File::create(std::env::var("MEPULSE_TEST_JOURNAL_DONE").unwrap()).unwrap();
+    let mut random = Random::from_env("journal child");
+    let (mut model, mut batch) = begin_with_many(&mut random);
+    let mut store = open(Path::new(&dir), Durability::PowerLoss);
+    // Bounded, should nobody kill it.
+    for commit in 1_u64..20_000 {
+        store.commit(&batch).unwrap();
+        done.write_all_at(&commit.to_le_bytes(), 0).unwrap();
+        batch = model.batch(&mut random);
+    }
+}
+
+/// Four rounds here; `MEPULSE_CRASH_ROUNDS` makes it a soak.
+#[test]
+fn a_process_killed_while_the_engine_takes_over_has_every_commit_it_has_done() {
+    let rounds = std::env::var("MEPULSE_CRASH_ROUNDS").map_or(4, |rounds| rounds.parse().unwrap());
+    let mut random = Random::from_env("journal kill");
+    for _ in 0..rounds {
+        let (keep, dir) = data_dir();
+        let done = keep.path().join("done");
+        let seed = random.next();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "journal::child_that_commits"])
+            .env("MEPULSE_TEST_JOURNAL_DIR", &dir)
+            .env("MEPULSE_TEST_JOURNAL_DONE", &done)
+            .env("MEPULSE_SEED", seed.to_string())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let commits = || {
+            let bytes = fs::read(&done).unwrap_or_default();
+            bytes.try_into().map_or(0, u64::from_le_bytes)
+        };
+        let target = 100 + u64::try_from(random.below(400)).unwrap();
+        wait_until("commits", || {
+            assert_eq!(child.try_wait().unwrap(), None, "it was to be caught");
+            commits() >= target
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+
+        let found = everything(&mut open(&dir, Durability::PowerLoss));
+        let mut same = Random::from_seed(seed);
+        let (mut model, mut batch) = begin_with_many(&mut same);
+        let mut memory = MemoryStore::default();
+        for _ in 0..commits() {
+            memory.commit(&batch).unwrap();
+            batch = model.batch(&mut same);
+        }
+        // The one that was under way may be there or not, but wholly.
+        if found != everything(&mut memory) {
+            memory.commit(&batch).unwrap();
+            assert!(
+                found == everything(&mut memory),
+                "seed {seed}, {} commits",
+                commits()
+            );
+        }
     }
 }
 
@@ -326,7 +429,7 @@ fn a_missing_shortened_or_foreign_journal_is_refused_after_a_kill() {
         // since the floor in STORE.
         if witnessed {
             refused("emptied", &|dir| {
-                fs::write(journal(dir), vec![0; 8 << 20]).unwrap()
+                fs::write(journal(dir), vec![0; 16 << 20]).unwrap()
             });
             refused("foreign", &|dir| {
                 fs::copy(journal(&other), journal(dir)).unwrap();
@@ -353,11 +456,37 @@ fn after_a_stop_in_good_order_the_journal_is_not_needed() {
     for damage in [
         (|journal| fs::remove_file(journal).unwrap()) as fn(&Path),
         |journal| fs::write(journal, "short").unwrap(),
-        |journal| fs::write(journal, vec![0xF0; 8 << 20]).unwrap(),
+        |journal| fs::write(journal, vec![0xF0; 16 << 20]).unwrap(),
     ] {
         damage(&dir.join("journal"));
         let server = Server::start(&dir, &ARGS);
         assert_eq!(heard_of(&server.url), before);
         server.stop();
+    }
+}
+
+#[test]
+fn a_sealed_backup_is_opened_beside_what_a_later_run_has_left_in_the_journal() {
+    let (_keep, dir) = data_dir();
+    let server = Server::start(&dir, &ARGS);
+    let info = server.register("app", &service("s", Some(3600)));
+    let before = heard_of(&server.url);
+    server.stop();
+    let (_keep, backup) = data_dir();
+    copy(&dir, &backup);
+    for file in ["journal", "WITNESS"] {
+        fs::remove_file(backup.join(file)).unwrap();
+    }
+    let server = Server::start(&dir, &ARGS);
+    for _ in 0..3 {
+        assert_eq!(beat(&liveness_of(&server, &info)).status, 204);
+    }
+    server.kill();
+
+    fs::copy(dir.join("journal"), backup.join("journal")).unwrap();
+    for _ in 0..2 {
+        let server = Server::start(&backup, &ARGS);
+        assert_eq!(heard_of(&server.url), before);
+        server.kill();
     }
 }

@@ -94,16 +94,19 @@ fn a_store_of_this_release_is_opened_after_a_further_step() {
 }
 
 #[test]
-fn a_frozen_store_of_the_first_release_is_opened() {
-    let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fixtures/store-v1");
-    let (_keep, dir) = data_dir();
-    copy(&frozen, &dir);
-    let mut store = open(&dir, OpenMode::Serve, STEPS).unwrap();
-    assert_eq!(services(&mut store), 3);
-    store.seal().unwrap();
-    let mut store = open(&dir, OpenMode::Serve, &one_more_step()).unwrap();
-    assert_eq!((store.schema(), services(&mut store)), (4, 3));
-    store.seal().unwrap();
+fn a_frozen_store_of_each_earlier_schema_is_opened() {
+    // The first was stopped in good order, the second killed.
+    for name in ["store-v1", "store-v2"] {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fixtures");
+        let (_keep, dir) = data_dir();
+        copy(&fixtures.join(name), &dir);
+        let mut store = open(&dir, OpenMode::Serve, STEPS).unwrap();
+        assert_eq!(services(&mut store), 3, "{name}");
+        store.seal().unwrap();
+        let mut store = open(&dir, OpenMode::Serve, &one_more_step()).unwrap();
+        assert_eq!((store.schema(), services(&mut store)), (4, 3), "{name}");
+        store.seal().unwrap();
+    }
 }
 
 /// Not a test of its own: the process that the next test kills.

@@ -12,7 +12,7 @@ use crate::support::random::Random;
 
 /// Room for a soak; only what is written takes memory.
 const DISK_MIB: u64 = 512;
-/// The cut comes before so many writes of the disk, of about five per commit.
+/// The cut comes before so many writes of the disk, of one to five per commit.
 const WRITES_MAX: usize = 1500;
 
 #[test]

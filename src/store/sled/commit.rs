@@ -7,8 +7,8 @@ use sled::Transactional;
 use sled::transaction::{ConflictableTransactionError, TransactionError};
 
 use super::census::{Counted, Fingerprint};
-use super::pending::{Pending, only_overwrites};
-use super::{SledStore, Trees};
+use super::pending::{Pending, ROWS_MANY, only_overwrites};
+use super::{Engine, SledStore, Trees};
 use crate::domain::{Mark, ServiceId, SubscriptionId};
 use crate::store::data_dir::Witness;
 use crate::store::records::Census;
@@ -66,7 +66,7 @@ impl Rows {
 
 /// What is written to each tree.
 #[derive(Default)]
-struct Writes {
+pub(super) struct Writes {
     meta: Rows,
     apps: Rows,
     services: Rows,
@@ -82,8 +82,17 @@ struct Writes {
 }
 
 impl Writes {
+    /// What the journal has, and the census that goes with it.
+    pub(super) fn of_pending(pending: &Pending, census: &mut Census) -> Self {
+        let mut writes = Self::default();
+        let mut sum = Fingerprint(census.fingerprint.unwrap_or(0));
+        writes.put_pending(pending, &mut sum);
+        writes.put_census(census, sum);
+        writes
+    }
+
     /// Those trees that anything is written to.
-    fn touched(self, trees: &Trees) -> Vec<(&sled::Tree, sled::Batch)> {
+    pub(super) fn touched(self, trees: &Trees) -> Vec<(&sled::Tree, sled::Batch)> {
         [
             (&trees.meta, self.meta),
             (&trees.apps, self.apps),
@@ -104,6 +113,12 @@ impl Writes {
         .collect()
     }
 
+    fn put_census(&mut self, census: &mut Census, sum: Fingerprint) {
+        census.fingerprint = census.fingerprint.map(|_| sum.0);
+        self.liveness
+            .insert(schema::CENSUS_KEY, records::encode_census(census));
+    }
+
     fn put_services(&mut self, batch: &Batch, sum: &mut Fingerprint) {
         for (key, change) in &batch.services {
             let key_of = |part| schema::service_part_key(key, part);
@@ -120,6 +135,7 @@ impl Writes {
         }
     }
 
+    /// Rows that the journal has, and what a batch adds to them.
     fn put_pending(&mut self, pending: &Pending, sum: &mut Fingerprint) {
         for (key, change) in pending.liveness() {
             for value in change.old.iter().chain(&change.new) {
@@ -215,6 +231,44 @@ impl Writes {
     }
 }
 
+impl Engine {
+    /// All of it or nothing; in the hands of the operating system when this returns.
+    pub(super) fn write(&self, mut writes: Vec<(&sled::Tree, sled::Batch)>) -> Result<(), Error> {
+        if writes.len() == 1
+            && let Some((tree, batch)) = writes.pop()
+        {
+            // One tree: its own batch is as atomic, and cheaper.
+            tree.apply_batch(batch)?;
+        } else {
+            let (trees, batches): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
+            trees
+                .as_slice()
+                .transaction(|trees| {
+                    for (tree, batch) in trees.iter().zip(&batches) {
+                        tree.apply_batch(batch)?;
+                    }
+                    Ok::<(), ConflictableTransactionError<std::convert::Infallible>>(())
+                })
+                .map_err(|error| match error {
+                    TransactionError::Storage(error) => Error::Engine(error),
+                    TransactionError::Abort(never) => match never {},
+                })?;
+        }
+        self.db.flush()?;
+        Ok(())
+    }
+
+    /// sled's `flush` ends with `sync_file_range`: no disk cache flush, no file size. The sync
+    /// that makes an acknowledgement true is this one. (`File::sync_data` is `fdatasync`; through
+    /// the C library, so that the fault injection of the tests sees it.)
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        self.log.sync_data().map_err(|source| Error::Sync {
+            path: self.log_path.clone(),
+            source,
+        })
+    }
+}
+
 impl SledStore {
     /// The batches of each touched tree.
     fn write_set(
@@ -225,7 +279,7 @@ impl SledStore {
     ) -> Result<Vec<(&sled::Tree, sled::Batch)>, Error> {
         let mut sum = Fingerprint(census.fingerprint.unwrap_or(0));
         let mut writes = Writes::default();
-        writes.put_apps(batch, &self.trees)?;
+        writes.put_apps(batch, &self.engine.trees)?;
         writes.put_services(batch, &mut sum);
         writes.put_pending(pending, &mut sum);
         writes.put_subscriptions(batch, &mut sum);
@@ -233,10 +287,7 @@ impl SledStore {
             let key = schema::dead_letter_key(subscription, sequence);
             writes.dead_letters.remove(key);
         }
-        census.fingerprint = census.fingerprint.map(|_| sum.0);
-        writes
-            .liveness
-            .insert(schema::CENSUS_KEY, records::encode_census(census));
+        writes.put_census(census, sum);
         writes.put_blind_spots(batch);
         writes.put_events(batch, &self.forgotten_events(batch)?);
         if let Some(policy) = &batch.policy {
@@ -244,7 +295,7 @@ impl SledStore {
                 .meta
                 .insert(meta::POLICY, records::encode_policy(policy));
         }
-        Ok(writes.touched(&self.trees))
+        Ok(writes.touched(&self.engine.trees))
     }
 
     /// The dead letters that this commit forgets: all of a subscription that goes, and the oldest
@@ -252,7 +303,12 @@ impl SledStore {
     fn forgotten_letters(&self, batch: &Batch) -> Result<Vec<(SubscriptionId, u64)>, Error> {
         let mut forgotten = Vec::new();
         let kept = |id: SubscriptionId| {
-            let rows = self.trees.dead_letters.scan_prefix(id.as_bytes()).keys();
+            let rows = self
+                .engine
+                .trees
+                .dead_letters
+                .scan_prefix(id.as_bytes())
+                .keys();
             rows.map(|key| Ok(schema::parse_dead_letter_key(&key?).ok()))
                 .filter_map(Result::transpose)
                 .collect::<Result<Vec<_>, Error>>()
@@ -287,7 +343,12 @@ impl SledStore {
             *added.entry(event.key.service).or_default() += 1;
         }
         for (service, added) in added {
-            let rows = self.trees.history.scan_prefix(service.as_bytes()).keys();
+            let rows = self
+                .engine
+                .trees
+                .history
+                .scan_prefix(service.as_bytes())
+                .keys();
             let kept: Vec<_> = rows.collect::<Result<_, _>>()?;
             let surplus = (kept.len() + added).saturating_sub(batch.events_per_service_max);
             let sequences = kept.iter().take(surplus);
@@ -299,8 +360,8 @@ impl SledStore {
             );
         }
         if let Some(before) = batch.forget_events_before {
-            let last = self.trees.events.last()?.map(|(key, _)| key);
-            for row in self.trees.events.iter().take(FORGOTTEN_MAX) {
+            let last = self.engine.trees.events.last()?.map(|(key, _)| key);
+            for row in self.engine.trees.events.iter().take(FORGOTTEN_MAX) {
                 let (key, value) = row?;
                 let Ok(sequence) = schema::parse_sequence_key(&key) else {
                     continue;
@@ -321,23 +382,30 @@ impl SledStore {
     /// else in the engine, and all that the journal holds with it.
     pub(super) fn write(&mut self, batch: &Batch) -> Result<(), Error> {
         self.pending.add(batch);
-        if !self.journalled(batch)? {
+        if self.journalled(batch)? {
+            self.fold_if_due()?;
+        } else {
             self.write_through(batch)?;
         }
         self.syncs += u64::from(self.durability == Durability::PowerLoss);
-        self.testify();
+        self.testify(false);
         match &batch.mark {
             Some(mark) => self.refresh_floor(mark),
             None => Ok(()),
         }
     }
 
-    /// One write, one sync. `false`: it is nothing for the journal, or the journal is full.
+    /// One write, one sync. `false`: it is nothing for the journal, or there is no room.
     fn journalled(&mut self, batch: &Batch) -> Result<bool, Error> {
-        let is_for_it = !self.pending.is_full()
+        let rows = batch.liveness.len();
+        if rows >= ROWS_MANY && self.direct_rows > 0 {
+            self.direct_rows = self.direct_rows.saturating_sub(rows);
+            return Ok(false);
+        }
+        let is_for_it = self.journal.is_some()
             && only_overwrites(batch)
             && self.forgotten_events(batch)?.is_empty();
-        let Some(journal) = self.journal.as_mut().filter(|_| is_for_it) else {
+        let (true, Some(journal)) = (is_for_it, &mut self.journal) else {
             return Ok(false);
         };
         let path = || self.data_dir.journal_path();
@@ -361,39 +429,20 @@ impl SledStore {
 
     /// One transaction, one flush, one sync.
     fn write_through(&mut self, batch: &Batch) -> Result<(), Error> {
+        self.finish_fold()?;
         let pending = std::mem::take(&mut self.pending);
         let mut census = Census {
             commit_seq: self.census.commit_seq + 1,
             ..self.census
         };
-        let mut writes = self.write_set(batch, &pending, &mut census)?;
-        if writes.len() == 1
-            && let Some((tree, batch)) = writes.pop()
-        {
-            // One tree: its own batch is as atomic, and cheaper.
-            tree.apply_batch(batch)?;
-        } else {
-            let (trees, batches): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
-            trees
-                .as_slice()
-                .transaction(|trees| {
-                    for (tree, batch) in trees.iter().zip(&batches) {
-                        tree.apply_batch(batch)?;
-                    }
-                    Ok::<(), ConflictableTransactionError<std::convert::Infallible>>(())
-                })
-                .map_err(|error| match error {
-                    TransactionError::Storage(error) => Error::Engine(error),
-                    TransactionError::Abort(never) => match never {},
-                })?;
-        }
-        self.db.flush()?;
+        let writes = self.write_set(batch, &pending, &mut census)?;
+        self.engine.write(writes)?;
+        // What the journal held must be on the disk elsewhere before it begins anew.
         if self.durability == Durability::PowerLoss {
-            self.sync_log()?;
+            self.engine.sync()?;
         }
         self.census = census;
         if let Some(journal) = &mut self.journal {
-            // Only now: what it held is on the disk elsewhere.
             journal.restart();
         }
         Ok(())
@@ -401,30 +450,22 @@ impl SledStore {
 
     /// Gives the engine what only the journal has.
     pub(super) fn settle(&mut self) -> Result<(), Error> {
+        self.finish_fold()?;
         if self.pending.is_empty() {
             return Ok(());
         }
         self.write_through(&Batch::default())
     }
 
-    /// sled's `flush` ends with `sync_file_range`: no disk cache flush, no file size. The sync
-    /// that makes an acknowledgement true is this one. (`File::sync_data` is `fdatasync`; through
-    /// the C library, so that the fault injection of the tests sees it.)
-    fn sync_log(&self) -> Result<(), Error> {
-        self.log.sync_data().map_err(|source| Error::Sync {
-            path: self.data_dir.log_path(),
-            source,
-        })
-    }
-
-    /// Notes the commit. Not synced: it must outlive this process, and must never be ahead of the
+    /// Notes the newest commit, and whether something failed after it. Not synced: it must outlive this process, and must never be ahead of the
     /// log, which it cannot be, because the log is written first.
-    fn testify(&self) {
+    pub(super) fn testify(&self, in_doubt: bool) {
         let witness = Witness {
             store_id: self.store_file.store_id,
             commit_seq: self.census.commit_seq,
             boot_id: self.boot_id,
             durability: self.durability,
+            in_doubt,
         };
         if let Err(error) = self.witness.write_all_at(&witness.to_bytes(), 0) {
             // An older one is still true.
@@ -443,7 +484,7 @@ impl SledStore {
         self.floor_written_at = Some(mark.steady);
         if self.durability == Durability::ProcessCrash {
             // The floor is synced, so what it vouches for must be.
-            self.sync_log()?;
+            self.engine.sync()?;
         }
         self.store_file.commit_floor = self.census.commit_seq;
         if let Err(error) = self.data_dir.write_store_file(&self.store_file) {

@@ -2,21 +2,21 @@
 //!
 //! One such commit through the engine writes a segment header and pages of data, and takes most of
 //! the writer's time; here it is one write of a few sectors, and one sync. What stands in the
-//! journal goes into the engine together, many commits at once, and the journal begins anew. So it
-//! holds what was committed since the engine's last commit, and never more than one file's worth.
+//! journal goes into the engine together, many commits at once. It has two halves: while what stands
+//! in one is on its way into the engine, the other is written to.
 //!
 //! ```text
-//! <data_dir>/journal   8 MiB, written full of zeros before its first use: a record never changes
+//! <data_dir>/journal   16 MiB, written full of zeros before its first use: a record never changes
 //!                      the file's size nor its extents, so that syncing it writes data only
 //!
-//! record, on whole sectors, from the beginning of the file on:
+//! record, on whole sectors, from the beginning of a half on:
 //!   "\xF0mpj"  crc32 u32  length u32  | store id 16  commit sequence u64  rows…
 //!   row: tree u8  key length u8  value length u8  key  value
 //! ```
 //!
 //! Numbers are little-endian, as in values; length and checksum cover what follows the length. The
-//! rest of the file is what earlier rounds left, each record with a lower sequence. What of it counts
-//! is told by [`super::replay`].
+//! rest of each half is what earlier rounds left, each record with a lower sequence. What of it
+//! counts is told by [`super::replay`].
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -28,9 +28,11 @@ use uuid::Uuid;
 
 use crate::store::data_dir::sync_dir;
 
-/// The length of the file. The longer it is, the more heartbeats of a service become one row of the
-/// engine; it is read as a whole at every start.
-pub(super) const BYTES: usize = 8 << 20;
+/// The length of the file, a part of its format: another one is taken for damage. The longer it is,
+/// the more heartbeats of a service become one row of the engine; it is read as a whole at every
+/// start.
+pub(super) const BYTES: usize = 16 << 20;
+const HALF: usize = BYTES / 2;
 /// Longer commits go into the engine at once.
 const RECORD_BYTES_MAX: usize = 1 << 20;
 /// What a disk writes as a whole at least; records are looked for where one begins.
@@ -40,7 +42,7 @@ const PAGE: usize = 4096;
 
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
-/// No text begins with this byte, and a row that a client chose is text.
+/// In no text do the first two of these bytes follow each other.
 const MAGIC: [u8; 4] = *b"\xF0mpj";
 const HEAD: usize = MAGIC.len() + 4 + 4;
 const IDENTITY: usize = 16 + 8;
@@ -60,6 +62,13 @@ pub(super) struct JournalRow<'a> {
     pub(super) value: &'a [u8],
 }
 
+impl JournalRow<'_> {
+    /// What it takes in a record.
+    fn bytes(&self) -> usize {
+        3 + self.key.len() + self.value.len()
+    }
+}
+
 /// One commit, as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Record {
@@ -69,8 +78,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// What it overwrites. Nothing but the checksum vouches for the bytes, so a row that makes no
-    /// sense ends the walk.
+    /// What it overwrites. A row that makes no sense ends the walk; a record that is found has none.
     pub(super) fn rows(&self) -> impl Iterator<Item = JournalRow<'_>> {
         let mut rest = self.rows.as_slice();
         std::iter::from_fn(move || {
@@ -130,11 +138,13 @@ impl Record {
         }
         let (store_id, body) = body.split_first_chunk::<16>()?;
         let (commit_seq, rows) = body.split_first_chunk::<8>()?;
-        Some(Self {
+        let record = Self {
             store_id: Uuid::from_bytes(*store_id),
             commit_seq: u64::from_le_bytes(*commit_seq),
             rows: rows.to_vec(),
-        })
+        };
+        let understood = record.rows().map(|row| row.bytes()).sum::<usize>();
+        (understood == rows.len()).then_some(record)
     }
 }
 
@@ -156,16 +166,24 @@ fn widen(bytes: usize) -> u64 {
 /// A failed file operation.
 pub(super) fn create(path: &Path) -> io::Result<()> {
     let temporary = path.with_extension("new");
+    let made = write_zeros(&temporary).and_then(|()| fs::rename(&temporary, path));
+    if made.is_err() {
+        // On a full disk every bit counts.
+        let _ = fs::remove_file(&temporary);
+    }
+    made?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+fn write_zeros(path: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
-    let file = options.open(&temporary)?;
+    let file = options.open(path)?;
     // By and by: having freed one great piece, the allocator would give less back ever after.
     for at in (0..BYTES).step_by(ZEROS.len()) {
         file.write_all_at(&ZEROS, widen(at))?;
     }
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    path.parent().map_or(Ok(()), sync_dir)
+    file.sync_all()
 }
 
 /// The journal, open for records.
@@ -173,6 +191,8 @@ pub(super) struct Journal {
     file: File,
     /// What a record's beginning and length are multiples of.
     sector: usize,
+    /// Where the half begins that is written to.
+    start: usize,
     /// Where the next record goes.
     end: usize,
     record: Aligned,
@@ -228,6 +248,7 @@ impl Journal {
         Ok(Self {
             file,
             sector,
+            start: 0,
             end: 0,
             record,
         })
@@ -244,7 +265,7 @@ impl Journal {
         commit_seq: u64,
         rows: impl Iterator<Item = JournalRow<'a>>,
     ) -> io::Result<bool> {
-        let room = RECORD_BYTES_MAX.min(BYTES - self.end);
+        let room = RECORD_BYTES_MAX.min(self.start + HALF - self.end);
         let Some(length) = compose(self.record.first(room), store_id, commit_seq, rows) else {
             return Ok(false);
         };
@@ -267,9 +288,25 @@ impl Journal {
         self.file.sync_data()
     }
 
-    /// Begins anew: the engine has everything, on the disk.
+    /// Whether the half should be folded.
+    pub(super) fn is_ripe(&self) -> bool {
+        self.end - self.start >= HALF / 4 * 3
+    }
+
+    /// Whether hardly anything more goes into the half.
+    pub(super) fn is_full(&self) -> bool {
+        self.end - self.start >= HALF / 8 * 7
+    }
+
+    /// Goes on in the other half: the engine has what stood there, on the disk.
+    pub(super) fn turn(&mut self) {
+        self.start = HALF - self.start;
+        self.end = self.start;
+    }
+
+    /// Begins the half anew: the engine has everything, on the disk.
     pub(super) fn restart(&mut self) {
-        self.end = 0;
+        self.end = self.start;
     }
 }
 

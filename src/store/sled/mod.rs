@@ -9,6 +9,7 @@
 mod census;
 mod commit;
 mod events;
+mod fold;
 mod journal;
 mod load;
 mod open;
@@ -18,8 +19,10 @@ mod replay;
 mod threads;
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use self::fold::Fold;
 use self::journal::Journal;
 pub use self::open::{OpenMode, OpenOptions};
 use self::pending::Pending;
@@ -31,21 +34,31 @@ use crate::domain::{BootId, DeadLetter, Event, ServiceId, Steady};
 
 /// Registrations on sled.
 pub struct SledStore {
-    db: sled::Db,
-    trees: Trees,
-    log: File,
+    engine: Arc<Engine>,
     durability: Durability,
     data_dir: DataDir,
     store_file: StoreFile,
     census: Census,
     /// Unused, where a commit need not survive a power cut: the engine's own flush is cheap then.
     journal: Option<Journal>,
+    /// What only the journal has, but for what is on its way into the engine.
     pending: Pending,
+    fold: Option<Fold>,
+    /// So many rows go past the journal, as long as commits are large.
+    direct_rows: usize,
     syncs: u64,
     witness: File,
     boot_id: BootId,
     floor_written_at: Option<Steady>,
     log_of_events: Arc<events::SledEvents>,
+}
+
+/// The engine, and what is needed to put it onto the disk.
+struct Engine {
+    db: sled::Db,
+    trees: Trees,
+    log: File,
+    log_path: PathBuf,
 }
 
 struct Trees {
@@ -113,7 +126,7 @@ impl SledStore {
 impl Store for SledStore {
     fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<Loaded, Error> {
         self.settle()?;
-        let (loaded, sum) = load::beside(&self.trees, each)?;
+        let (loaded, sum) = load::beside(&self.engine.trees, each)?;
         if self
             .census
             .fingerprint
@@ -137,7 +150,7 @@ impl Store for SledStore {
         // Keys up to and including `until` are those below the next millisecond.
         let end = schema::steady_key(until.plus_ms(1));
         let mut due = Vec::new();
-        for row in self.trees.expiry.range(..end) {
+        for row in self.engine.trees.expiry.range(..end) {
             // A key that is none of ours was reported when the store was loaded.
             if let Ok((at, key)) = schema::parse_expiry_key(&row?.0) {
                 due.push(Armed { at, key });
@@ -150,7 +163,7 @@ impl Store for SledStore {
     }
 
     fn next_due(&self) -> Result<Option<Steady>, Error> {
-        for row in self.trees.expiry.iter() {
+        for row in self.engine.trees.expiry.iter() {
             if let Ok((at, _)) = schema::parse_expiry_key(&row?.0) {
                 return Ok(Some(at));
             }
@@ -160,11 +173,17 @@ impl Store for SledStore {
 
     fn history(&self, service: ServiceId) -> Result<Vec<Event>, Error> {
         let mut events = Vec::new();
-        for key in self.trees.history.scan_prefix(service.as_bytes()).keys() {
+        for key in self
+            .engine
+            .trees
+            .history
+            .scan_prefix(service.as_bytes())
+            .keys()
+        {
             let Ok(sequence) = schema::parse_history_key(&key?) else {
                 continue;
             };
-            let row = self.trees.events.get(sequence.to_be_bytes())?;
+            let row = self.engine.trees.events.get(sequence.to_be_bytes())?;
             match row.map(|row| records::decode_event(sequence, &row)) {
                 Some(Ok(event)) => events.push(event),
                 Some(Err(error)) => {
@@ -182,7 +201,7 @@ impl Store for SledStore {
 
     fn dead_letters(&self) -> Result<Vec<DeadLetter>, Error> {
         let mut letters = Vec::new();
-        for row in self.trees.dead_letters.iter() {
+        for row in self.engine.trees.dead_letters.iter() {
             let (key, value) = row?;
             let decoded = schema::parse_dead_letter_key(&key)
                 .and_then(|(id, sequence)| records::decode_dead_letter(id, sequence, &value));
@@ -203,6 +222,7 @@ impl Store for SledStore {
     }
 
     fn abandon(self: Box<Self>) {
+        self.testify(true);
         std::mem::forget(self);
     }
 }
@@ -214,23 +234,33 @@ impl SledStore {
     /// # Errors
     /// When the last writes fail.
     pub fn seal(mut self) -> Result<(), Error> {
-        self.settle()?;
+        if let Err(error) = self.settle() {
+            Box::new(self).abandon();
+            return Err(error);
+        }
         let Self {
-            db,
-            trees,
-            log,
+            engine,
             data_dir,
             mut store_file,
             census,
             log_of_events,
             ..
         } = self;
-        db.flush()?;
+        engine.db.flush()?;
         log_of_events.close();
+        // No fold is under way that could share it.
+        let Some(Engine {
+            db,
+            trees,
+            log,
+            log_path,
+        }) = Arc::into_inner(engine)
+        else {
+            return Ok(());
+        };
         drop(trees);
         // Joins the engine's thread; its files are quiet from here on.
         drop(db);
-        let log_path = data_dir.log_path();
         let seal = log.sync_data().and_then(|()| Seal::of(&log_path));
         store_file.sealed_log = Some(seal.map_err(|source| Error::Sync {
             path: log_path,

@@ -10,6 +10,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::{Advice, fadvise};
 use uuid::Uuid;
 
 use super::census::Fingerprint;
@@ -18,7 +19,7 @@ use super::journal::{self, Journal};
 use super::pending::Pending;
 use super::preflight::{self, Finding};
 use super::replay::Tail;
-use super::{SledStore, Trees};
+use super::{Engine, SledStore, Trees};
 use crate::clock::wall_now;
 use crate::domain::BootId;
 use crate::store::data_dir::{DataDir, Seal, StoreFile, sync_dir};
@@ -64,22 +65,40 @@ pub struct OpenOptions<'a> {
 struct Expected {
     store_id: Option<Uuid>,
     commit_floor: u64,
+    /// The journal begins behind that commit.
+    journal_follows: bool,
+}
+
+impl Expected {
+    /// Where so much must be on the disk, and the journal holds this of it.
+    fn new(store_id: Option<Uuid>, commit_floor: u64, tail: Option<&Tail>) -> Self {
+        let in_engine = tail.map_or(commit_floor, |tail| tail.engine_floor(commit_floor));
+        Self {
+            store_id: store_id.or(tail.and_then(Tail::store_id)),
+            commit_floor: in_engine,
+            journal_follows: tail.and_then(Tail::reach) >= Some(commit_floor),
+        }
+    }
+
+    /// Why a log that ends with this commit is not all of it.
+    fn too_short(&self, found: Option<u64>) -> String {
+        let found = found.map_or("no commit".to_owned(), |seq| format!("commit {seq}"));
+        let floor = self.commit_floor;
+        if self.journal_follows {
+            format!("it ends at {found}, and the journal beside it goes on after commit {floor}")
+        } else {
+            format!("it ends at {found}, and {floor} were on the disk")
+        }
+    }
 }
 
 pub(super) fn open(options: &OpenOptions<'_>) -> Result<SledStore, OpenError> {
     let data_dir = DataDir::lock(options.data_dir, options.mode == OpenMode::Serve)?;
     let mut known = data_dir.read_store_file()?;
-    let witness = data_dir.read_witness().filter(|witness| {
+    let found = data_dir.read_witness();
+    let witness = found.filter(|witness| {
         witness.durability == Durability::PowerLoss || witness.boot_id == options.boot_id
     });
-    let store_id = known
-        .as_ref()
-        .map(|file| file.store_id)
-        .or(witness.map(|witness| witness.store_id));
-    let commit_floor = known
-        .as_ref()
-        .map_or(0, |file| file.commit_floor)
-        .max(witness.map_or(0, |witness| witness.commit_seq));
     if let Some(file) = &known {
         check_schema(
             file.schema,
@@ -93,44 +112,40 @@ pub(super) fn open(options: &OpenOptions<'_>) -> Result<SledStore, OpenError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
         Err(error) => return Err(OpenError::io("reading", log_path)(error)),
     };
-    let journal_path = data_dir.journal_path();
-    let is_sealed = (known.as_ref()).is_some_and(|file| file.sealed_log.is_some());
-    let tail = match Tail::read(&journal_path, store_id) {
-        Ok(tail) => tail,
-        // It was of no use any more when the log was sealed.
-        Err(error) if error.kind() == ErrorKind::InvalidData && is_sealed => None,
-        Err(error) if error.kind() == ErrorKind::InvalidData => {
-            return Err(OpenError::LogDamaged {
-                path: journal_path,
-                reason: error.to_string(),
-            });
-        }
-        Err(error) => return Err(OpenError::io("reading", journal_path)(error)),
-    };
-    let has_journal = (known.as_ref()).is_some_and(|file| file.schema >= JOURNAL_SINCE);
-    if tail.is_none() && has_journal && !is_sealed {
-        return Err(OpenError::LogMissing { path: journal_path });
+    let store_id = known
+        .as_ref()
+        .map(|file| file.store_id)
+        .or(witness.map(|witness| witness.store_id));
+    let commit_floor = known
+        .as_ref()
+        .map_or(0, |file| file.commit_floor)
+        .max(witness.map_or(0, |witness| witness.commit_seq));
+    let sealed = known.as_ref().and_then(|file| file.sealed_log);
+    if found.is_some_and(|witness| witness.in_doubt) {
+        forget_cached(&[&log_path, &data_dir.journal_path()]);
     }
-    let expected = Expected {
-        store_id,
-        commit_floor: (tail.as_ref()).map_or(commit_floor, |tail| tail.engine_floor(commit_floor)),
+    let tail = match sealed {
+        Some(_) => sealed_tail(&data_dir, store_id, commit_floor),
+        None => left_tail(&data_dir, known.as_ref(), store_id)?,
     };
-    match known.as_ref().map(|file| file.sealed_log) {
-        None if log_bytes == 0 && witness.is_none() => {
+    let expected = Expected::new(store_id, commit_floor, tail.as_ref());
+    match sealed {
+        Some(sealed) if log_bytes > 0 => check_seal(&log_path, sealed)?,
+        None if log_bytes > 0 => check_log(&data_dir, expected, options)?,
+        None if known.is_none() && expected.store_id.is_none() => {
             if options.mode == OpenMode::Inspect {
                 return Err(OpenError::Missing {
                     dir: data_dir.path().to_owned(),
                 });
             }
         }
-        _ if log_bytes == 0 => return Err(OpenError::LogMissing { path: log_path }),
-        Some(Some(sealed)) => check_seal(&log_path, sealed)?,
-        Some(None) | None => check_log(&data_dir, expected, options)?,
+        Some(_) | None => return Err(OpenError::LogMissing { path: log_path }),
     }
     let tail = match tail {
         Some(tail) => tail,
         None => {
-            journal::create(&journal_path).map_err(OpenError::io("creating", &journal_path))?;
+            let path = data_dir.journal_path();
+            journal::create(&path).map_err(OpenError::io("creating", &path))?;
             Tail::default()
         }
     };
@@ -148,12 +163,17 @@ pub(super) fn open(options: &OpenOptions<'_>) -> Result<SledStore, OpenError> {
     super::threads::keep_together();
     match finished {
         Ok(found) => Ok(SledStore {
-            db,
             log_of_events: Arc::new(SledEvents::new(found.trees.events.clone())),
-            trees: found.trees,
-            log: found.log,
+            engine: Arc::new(Engine {
+                db,
+                trees: found.trees,
+                log: found.log,
+                log_path,
+            }),
             journal: found.journal,
             pending: Pending::default(),
+            fold: None,
+            direct_rows: 0,
             witness: found.witness,
             boot_id: options.boot_id,
             durability: options.durability,
@@ -178,6 +198,51 @@ fn unpanicked<T>(dir: &Path, work: impl FnOnce() -> Result<T, OpenError>) -> Res
             reason: "its log is damaged (the engine gave up in the middle)".to_owned(),
         })
     })
+}
+
+/// After a failed sync the cache may show what the disk does not have, and the next sync says nothing
+/// of it. What is judged, and then built upon, must be what the disk has.
+fn forget_cached(paths: &[&Path]) {
+    for path in paths {
+        let forget = File::open(path).and_then(|file| {
+            file.sync_data()?;
+            Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
+        });
+        match forget {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                log::warn!("reading {} anew: {error}", path.display());
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+/// The journal of a store whose engine had everything when it was sealed. `None`: it has to be made
+/// anew, because it is damaged, or goes on behind what was sealed: then the rest of the directory
+/// was put back without it.
+fn sealed_tail(data_dir: &DataDir, store_id: Option<Uuid>, commit_floor: u64) -> Option<Tail> {
+    let tail = Tail::read(&data_dir.journal_path(), store_id).ok()??;
+    (tail.reach() <= Some(commit_floor)).then(Tail::default)
+}
+
+/// The journal of a store that nobody sealed; `None`: it never had one.
+fn left_tail(
+    data_dir: &DataDir,
+    known: Option<&StoreFile>,
+    store_id: Option<Uuid>,
+) -> Result<Option<Tail>, OpenError> {
+    let path = data_dir.journal_path();
+    match Tail::read(&path, store_id) {
+        Ok(None) if known.is_some_and(|file| file.schema >= JOURNAL_SINCE) => {
+            Err(OpenError::LogMissing { path })
+        }
+        Ok(tail) => Ok(tail),
+        Err(error) if error.kind() == ErrorKind::InvalidData => Err(OpenError::LogDamaged {
+            path,
+            reason: error.to_string(),
+        }),
+        Err(error) => Err(OpenError::io("reading", path)(error)),
+    }
 }
 
 fn check_schema(found: u32, newest: u32, mode: OpenMode) -> Result<(), OpenError> {
@@ -230,13 +295,9 @@ fn check_log(
         .map_err(OpenError::io("reading", &path))?;
     match finding {
         Finding::Sound if expected.store_id.is_some() && newest < Some(expected.commit_floor) => {
-            let found = newest.map_or("no commit".to_owned(), |seq| format!("commit {seq}"));
             Err(OpenError::LogDamaged {
                 path,
-                reason: format!(
-                    "it ends at {found}, and {} were on the disk",
-                    expected.commit_floor
-                ),
+                reason: expected.too_short(newest),
             })
         }
         Finding::Sound => Ok(()),
@@ -392,12 +453,12 @@ fn finish(
         Some(file) => (file, compare(db, data_dir, expected)?),
         None => adopt_or_create(db, data_dir, expected)?,
     };
-    tail.replay(db, &mut census).map_err(engine)?;
     let schema = migrate::schema_of(db).map_err(|error| OpenError::NotThisStore {
         dir: data_dir.path().to_owned(),
         reason: error.to_string(),
     })?;
     check_schema(schema, newest, options.mode)?;
+    tail.replay(db, &mut census).map_err(engine)?;
     let is_new = schema == 0;
     if schema < newest {
         // An older binary must refuse from here on, also if this is interrupted. A store that is
@@ -458,10 +519,7 @@ fn compare(db: &sled::Db, data_dir: &DataDir, expected: Expected) -> Result<Cens
             format!("the log belongs to store {id}, not to the one that STORE names"),
         )),
         (Some(_), Some(census)) if census.commit_seq < expected.commit_floor => {
-            Err(differs(format!(
-                "the log ends at commit {}, and {} were on the disk",
-                census.commit_seq, expected.commit_floor
-            )))
+            Err(differs(expected.too_short(Some(census.commit_seq))))
         }
         (Some(_), Some(census)) => Ok(census),
     }

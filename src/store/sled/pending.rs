@@ -6,9 +6,12 @@ use super::journal::{JournalRow, RowOf};
 use crate::store::schema::{self, meta};
 use crate::store::{Batch, Change, records};
 
-/// So many services' rows go from the journal into the engine together at the most: what comes
-/// meanwhile waits for them.
-pub(super) const ROWS_MAX: usize = 2048;
+/// So many services' rows are worth a fold; with twice as many a fold has to be waited for.
+const ROWS_RIPE: usize = 2048;
+/// A commit of so many rows costs the engine little more than its rows.
+pub(super) const ROWS_MANY: usize = 16;
+/// After a fold that did not pay so many rows go into the engine at once, before it is tried again.
+pub(super) const ROWS_DIRECT: usize = 16 * ROWS_RIPE;
 
 /// Rows that change, encoded.
 #[derive(Default)]
@@ -16,6 +19,9 @@ pub(super) struct Pending {
     /// By key, each as it stands in its tree and as it will.
     liveness: HashMap<Vec<u8>, Change<Vec<u8>>>,
     mark: Option<Vec<u8>>,
+    /// Commits that were added, and their rows.
+    commits: usize,
+    rows: usize,
 }
 
 impl Pending {
@@ -23,13 +29,25 @@ impl Pending {
         self.liveness.is_empty() && self.mark.is_none()
     }
 
-    /// Whether so much waits that it should go into the engine now.
+    /// Whether it should go into the engine.
+    pub(super) fn is_ripe(&self) -> bool {
+        self.liveness.len() >= ROWS_RIPE
+    }
+
+    /// Whether it must not become more.
     pub(super) fn is_full(&self) -> bool {
-        self.liveness.len() > ROWS_MAX
+        self.liveness.len() >= 2 * ROWS_RIPE
+    }
+
+    /// Whether the engine was spared anything: rows that were written over, or many small commits.
+    pub(super) fn has_paid(&self) -> bool {
+        self.rows >= 2 * self.liveness.len() || self.rows < ROWS_MANY * self.commits
     }
 
     /// Takes over what a batch does to liveness and the mark.
     pub(super) fn add(&mut self, batch: &Batch) {
+        self.commits += 1;
+        self.rows += batch.liveness.len();
         for (key, change) in &batch.liveness {
             let new = change.new.as_ref().map(records::encode_liveness);
             self.liveness

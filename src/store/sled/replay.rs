@@ -34,29 +34,40 @@ impl Tail {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
-        let mut tail = Self::default();
+        let mut records = Vec::new();
         Record::each_in(&journal, |record| {
             if store_id.is_none_or(|id| id == record.store_id) {
-                tail.add(record);
+                records.push(record);
             }
         })?;
-        Ok(Some(tail))
+        Ok(Some(Self::of(records)))
     }
 
-    /// Takes the next record of the file.
-    fn add(&mut self, record: Record) {
-        if let Some(last) = self.records.last() {
-            let same_store = record.store_id == last.store_id;
-            if same_store && last.commit_seq.checked_add(1) == Some(record.commit_seq) {
-                return self.records.push(record);
-            }
-            if record.commit_seq <= last.commit_seq {
-                // What an earlier round left.
-                return;
-            }
-            self.records.clear();
-        }
-        self.records.push(record);
+    fn of(mut records: Vec<Record>) -> Self {
+        records.sort_by_key(|record| (record.store_id, record.commit_seq));
+        let newest = records.iter().enumerate();
+        let newest = newest.max_by_key(|(_, record)| record.commit_seq);
+        let newest = newest.map_or(0, |(at, _)| at);
+        records.truncate(newest + 1);
+        let follow_each_other = |pair: &&[Record]| {
+            matches!(pair, [earlier, later]
+                if earlier.commit_seq.checked_add(1) == Some(later.commit_seq)
+                    && earlier.store_id == later.store_id)
+        };
+        let row = records.windows(2).rev().take_while(follow_each_other);
+        let first = newest - row.count();
+        records.drain(..first);
+        Self { records }
+    }
+
+    /// The newest commit in it.
+    pub(super) fn reach(&self) -> Option<u64> {
+        self.records.last().map(|record| record.commit_seq)
+    }
+
+    /// Whose it is, if anything is in it.
+    pub(super) fn store_id(&self) -> Option<Uuid> {
+        self.records.last().map(|record| record.store_id)
     }
 
     /// The commit that the engine must have at least, where `commit_floor` must be on the disk: if

@@ -20,6 +20,11 @@ impl Random {
         Self(seed)
     }
 
+    /// The same again.
+    pub(crate) fn from_seed(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// Another one that runs independently of this one.
     pub(crate) fn fork(&mut self) -> Self {
         Self(self.next())

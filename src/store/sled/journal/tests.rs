@@ -74,15 +74,26 @@ fn no_flipped_bit_goes_unnoticed() {
 }
 
 #[test]
-fn rows_that_make_no_sense_are_no_rows() {
+fn a_record_whose_rows_make_no_sense_is_none() {
+    let identity = [7; 16 + 8];
+    assert!(Record::parse_body(&identity, crc32fast::hash(&identity)).is_some());
     for rows in [&[9, 0, 0][..], &[0, 1], &[0, 2, 2, 1], &[0, 1, 3, 5, 5]] {
-        let record = Record {
-            store_id: STORE,
-            commit_seq: 1,
-            rows: rows.to_vec(),
-        };
-        assert_eq!(record.rows().count(), 0, "{rows:?}");
+        let body = [&identity[..], rows].concat();
+        let record = Record::parse_body(&body, crc32fast::hash(&body));
+        assert_eq!(record, None, "{rows:?}");
     }
+}
+
+#[test]
+fn on_a_disk_of_long_sectors_each_record_has_its_own() {
+    let (_keep, path, mut journal) = journal();
+    journal.sector = 4096;
+    for commit_seq in 1..=3 {
+        let rows = [row(b"key", b"value")].into_iter();
+        assert!(journal.append(STORE, commit_seq, rows).unwrap());
+    }
+    assert_eq!(journal.end, 3 * 4096);
+    assert_eq!(found(&path), [1, 2, 3]);
 }
 
 #[test]
@@ -104,23 +115,38 @@ fn what_was_added_is_found_in_order_and_after_a_restart_the_new_comes_before_the
 }
 
 #[test]
-fn a_full_journal_takes_no_more_and_stays_whole() {
+fn a_full_half_takes_no_more_and_the_other_one_goes_on() {
     let (_keep, path, mut journal) = journal();
     let value = [1; 200];
     let rows = |count| (0..count).map(|_| row(b"key", &value));
     // Nor does an empty one take a record beyond all measure.
     assert!(!journal.append(STORE, 1, rows(6000)).unwrap());
     let mut added = 0;
-    while journal.append(STORE, added + 1, rows(5000)).unwrap() {
-        added += 1;
-    }
-    assert_eq!(added, 8, "of some 1.03 MB each");
+    let mut fill = |journal: &mut Journal| {
+        let before = added;
+        while journal.append(STORE, added + 1, rows(5000)).unwrap() {
+            added += 1;
+            assert_eq!(journal.is_ripe(), added - before > 6);
+            assert_eq!(journal.is_full(), added - before > 7);
+        }
+        assert_eq!(added - before, 8, "of some 1.03 MB each");
+    };
+    fill(&mut journal);
     assert_eq!(found(&path), [1, 2, 3, 4, 5, 6, 7, 8]);
+    journal.turn();
+    fill(&mut journal);
     // What is short still finds room.
-    assert!(journal.append(STORE, 9, rows(1)).unwrap());
+    assert!(journal.append(STORE, 17, rows(1)).unwrap());
+    assert_eq!(found(&path), (1..=17).collect::<Vec<_>>());
     // A row that a length of one byte cannot tell is for the engine.
     let long = [1; 256];
-    let rows = [row(&long, b"")];
-    assert!(!journal.append(STORE, 10, rows.into_iter()).unwrap());
-    assert_eq!(found(&path), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    assert!(
+        !journal
+            .append(STORE, 18, [row(&long, b"")].into_iter())
+            .unwrap()
+    );
+    journal.turn();
+    assert!(journal.append(STORE, 18, rows(1)).unwrap());
+    let begun_anew = [18].into_iter().chain(2..=17);
+    assert_eq!(found(&path), begun_anew.collect::<Vec<_>>());
 }

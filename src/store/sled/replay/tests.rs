@@ -38,9 +38,11 @@ fn the_tail_is_the_unbroken_row_that_ends_with_the_newest() {
         (&[][..], &[][..]),
         (&[5], &[5]),
         (&[5, 6, 7], &[5, 6, 7]),
-        // What an earlier round left.
+        // What an earlier round left, and what the engine wrote by itself in between.
         (&[9, 10, 5, 6, 7], &[9, 10]),
-        (&[9, 10, 0, 6, 7, 8], &[9, 10]),
+        // The newer half comes first, or overwrites the older.
+        (&[7, 8, 5, 6], &[5, 6, 7, 8]),
+        (&[9, 10, 0, 6, 7, 8], &[6, 7, 8, 9, 10]),
         (&[0, 6, 7, 8], &[6, 7, 8]),
         // Damage in the middle.
         (&[5, 0, 7, 8], &[7, 8]),
