@@ -1,6 +1,8 @@
 //! The typed identifiers: parsed once at the edge, then trusted.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -133,6 +135,26 @@ pub struct ServiceKey {
     pub app: AppInstanceId,
     /// The service.
     pub service: ServiceId,
+}
+
+/// Something of each service. The ids are random, and made by us: a part of them is as good a hash
+/// as any.
+pub type ByService<T> = HashMap<ServiceId, T, BuildHasherDefault<AsItIs>>;
+
+/// See [`ByService`].
+#[derive(Debug, Default, Clone)]
+pub struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub mod timeline;
 pub use app::AppInfo;
 pub use caller::Caller;
 pub use event::{Attributes, Event, Evidence, Happening};
-pub use id::{AppInstanceId, ServiceId, ServiceKey, SubscriptionId};
+pub use id::{AppInstanceId, AsItIs, ByService, ServiceId, ServiceKey, SubscriptionId};
 pub use liveness::{Agreement, Heartbeat, Liveness, Monitored, Phase, ProducerState, ServiceState};
 pub use policy::Policy;
 pub use selection::{Query, Selection, Subject};

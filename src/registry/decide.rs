@@ -12,12 +12,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::command::{Ack, Command, Reply};
-use super::view::{ByService, Entry, View};
+use super::view::{Entry, View};
 use super::{Error, Rules};
 use crate::domain::silence::deadline;
 use crate::domain::{
-    AppInstanceId, BlindSpot, Cursor, DeadLetter, Event, Happening, Moment, Policy, ServiceId,
-    ServiceKey, Steady, Subject, Subscription, SubscriptionId,
+    AppInstanceId, BlindSpot, ByService, Cursor, DeadLetter, Event, Happening, Moment, Policy,
+    ServiceId, ServiceKey, Steady, Subject, Subscription, SubscriptionId,
 };
 use crate::store::{AppRecord, Armed, Batch, Change};
 
@@ -178,10 +178,12 @@ impl<'a> Pending<'a> {
     }
 
     fn entry_of(&self, key: &ServiceKey) -> Result<&Entry, Error> {
+        let entry = self.entry(&key.service);
+        if let Some(entry) = entry.filter(|entry| entry.key.app == key.app) {
+            return Ok(entry);
+        }
         self.must_know(&key.app)?;
-        self.entry(&key.service)
-            .filter(|entry| entry.key.app == key.app)
-            .ok_or(Error::UnknownService(key.service))
+        Err(Error::UnknownService(key.service))
     }
 
     /// Notes what happens; the writer gives it its sequence.

@@ -1,13 +1,13 @@
 //! The registry in memory: serves every read, follows the disk and never leads it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::domain::{
-    AppInstanceId, BlindSpot, Cursor, Liveness, Policy, Selection, ServiceId, ServiceKey,
-    ServiceState, Steady, Subject, Subscription, SubscriptionId,
+    AppInstanceId, BlindSpot, ByService, Cursor, Liveness, Policy, Selection, ServiceId,
+    ServiceKey, ServiceState, Steady, Subject, Subscription, SubscriptionId,
 };
 use crate::store::{AppRecord, ServiceRecord};
 
@@ -52,26 +52,6 @@ pub struct Subscribed {
     pub subscription: Arc<Subscription>,
     /// Where it stands.
     pub cursor: Cursor,
-}
-
-/// Something of each service. The ids are random, and made by us: a part of them is as good a hash
-/// as any.
-pub(super) type ByService<T> = HashMap<ServiceId, T, BuildHasherDefault<AsItIs>>;
-
-/// See [`ByService`].
-#[derive(Debug, Default)]
-pub(super) struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk() {
-            self.0 = u64::from_le_bytes(*first);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 /// See the module.

@@ -17,7 +17,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -91,6 +91,25 @@ impl Witness {
         let crc = crc32fast::hash(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
         bytes
+    }
+
+    /// Says that something failed after the newest commit, if there is a witness at all. What cannot
+    /// be written is left: then the disk is judged by what the cache shows.
+    pub fn cast_doubt(data_dir: &DataDir) {
+        let Some(witness) = data_dir.read_witness() else {
+            return;
+        };
+        let bytes = Self {
+            in_doubt: true,
+            ..witness
+        }
+        .to_bytes();
+        let written = data_dir
+            .open_witness()
+            .map(|file| file.write_all_at(&bytes, 0));
+        if !matches!(written, Ok(Ok(()))) {
+            log::warn!("{}: the doubt could not be noted", data_dir.path.display());
+        }
     }
 
     /// `None` for anything else: a witness that makes no sense says nothing.

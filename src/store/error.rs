@@ -26,9 +26,6 @@ pub enum Error {
         /// The operating system's reason.
         source: std::io::Error,
     },
-    /// No thread for what is to be written.
-    #[error("starting a thread for the store failed: {0}; is there a limit on processes?")]
-    Thread(#[source] std::io::Error),
     /// The `STORE` file could not be replaced.
     #[error(transparent)]
     DataDir(#[from] OpenError),
@@ -96,7 +93,7 @@ pub enum OpenError {
         known: u32,
     },
     /// The log is gone or empty, or the journal is gone.
-    #[error("the store's log {path} is missing or empty, although this directory holds a store. {NEXT_RESTORE}", path = .path.display())]
+    #[error("{path}, a part of the store, is missing or empty, although this directory holds a store. {NEXT_RESTORE}", path = .path.display())]
     LogMissing {
         /// The file.
         path: PathBuf,
@@ -110,7 +107,7 @@ pub enum OpenError {
         reason: String,
     },
     /// The log, or the journal, is damaged; found before it was touched.
-    #[error("the store's log {path} is damaged ({reason}). {NEXT_RESTORE}", path = .path.display())]
+    #[error("{path}, a part of the store, is damaged ({reason}). {NEXT_RESTORE}", path = .path.display())]
     LogDamaged {
         /// The file.
         path: PathBuf,

@@ -157,6 +157,7 @@ impl Store for MemoryStore {
                 .events
                 .last_key_value()
                 .map(|(_, last)| last.at.steady),
+            altered: false,
         })
     }
 

@@ -192,6 +192,8 @@ pub struct Loaded {
     pub next_sequence: u64,
     /// When the last event happened.
     pub last_event: Option<Steady>,
+    /// The rows are not those that were committed last: something else has changed or lost some.
+    pub altered: bool,
 }
 
 /// A row that cannot be decoded.

@@ -8,7 +8,7 @@ use mepulse::domain::BootId;
 use mepulse::store::migrate::{Progress, STEPS, Step, StepError, newest_schema};
 use mepulse::store::{Durability, OpenError, OpenMode, OpenOptions, Row, SledStore, Store};
 
-use crate::support::{Server, copy, data_dir, mepulse, service};
+use crate::support::{Server, copy, data_dir, mepulse, once_unlocked, service};
 
 /// A further, real step: copies every application row to a tree of its own, ten rows at a time. The
 /// first byte of a copy counts how often the step came by its row.
@@ -49,14 +49,15 @@ fn one_more_step() -> Vec<Step> {
 }
 
 fn open(dir: &Path, mode: OpenMode, steps: &[Step]) -> Result<SledStore, OpenError> {
-    SledStore::open(&OpenOptions {
+    let options = OpenOptions {
         data_dir: dir,
         mode,
         cache_mb: 8,
         durability: Durability::PowerLoss,
         steps,
         boot_id: BootId([7; 16]),
-    })
+    };
+    once_unlocked(|| SledStore::open(&options))
 }
 
 /// A store of the current release with so many applications, a service each.

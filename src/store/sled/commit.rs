@@ -7,7 +7,7 @@ use sled::Transactional;
 use sled::transaction::{ConflictableTransactionError, TransactionError};
 
 use super::census::{Counted, Fingerprint};
-use super::pending::{Pending, ROWS_MANY, only_overwrites};
+use super::waiting::{ROWS_MANY, Waiting, only_overwrites, rows_of};
 use super::{Engine, SledStore, Trees};
 use crate::domain::{Mark, ServiceId, SubscriptionId};
 use crate::store::data_dir::Witness;
@@ -83,10 +83,10 @@ pub(super) struct Writes {
 
 impl Writes {
     /// What the journal has, and the census that goes with it.
-    pub(super) fn of_pending(pending: &Pending, census: &mut Census) -> Self {
+    pub(super) fn of_waiting(waiting: &Waiting, census: &mut Census) -> Self {
         let mut writes = Self::default();
         let mut sum = Fingerprint(census.fingerprint.unwrap_or(0));
-        writes.put_pending(pending, &mut sum);
+        writes.put_waiting(waiting, &mut sum);
         writes.put_census(census, sum);
         writes
     }
@@ -135,19 +135,18 @@ impl Writes {
         }
     }
 
-    /// Rows that the journal has, and what a batch adds to them.
-    fn put_pending(&mut self, pending: &Pending, sum: &mut Fingerprint) {
-        for (key, change) in pending.liveness() {
+    fn put_waiting(&mut self, waiting: &Waiting, sum: &mut Fingerprint) {
+        for (key, change) in waiting.liveness() {
             for value in change.old.iter().chain(&change.new) {
-                sum.toggle(Counted::Liveness, key, value);
+                sum.toggle(Counted::Liveness, &key, value);
             }
-            match &change.new {
-                Some(new) => self.liveness.insert(key, new.as_slice()),
+            match change.new {
+                Some(new) => self.liveness.insert(key, new),
                 None => self.liveness.remove(key),
             }
         }
-        if let Some(mark) = pending.mark() {
-            self.meta.insert(meta::MARK, mark.as_slice());
+        if let Some(mark) = waiting.mark() {
+            self.meta.insert(meta::MARK, mark);
         }
     }
 
@@ -274,14 +273,14 @@ impl SledStore {
     fn write_set(
         &self,
         batch: &Batch,
-        pending: &Pending,
+        waiting: &Waiting,
         census: &mut Census,
     ) -> Result<Vec<(&sled::Tree, sled::Batch)>, Error> {
         let mut sum = Fingerprint(census.fingerprint.unwrap_or(0));
         let mut writes = Writes::default();
         writes.put_apps(batch, &self.engine.trees)?;
         writes.put_services(batch, &mut sum);
-        writes.put_pending(pending, &mut sum);
+        writes.put_waiting(waiting, &mut sum);
         writes.put_subscriptions(batch, &mut sum);
         for (subscription, sequence) in self.forgotten_letters(batch)? {
             let key = schema::dead_letter_key(subscription, sequence);
@@ -378,24 +377,24 @@ impl SledStore {
         Ok(forgotten)
     }
 
-    /// Makes a batch durable: in the journal, if it only overwrites rows and there is room for it,
-    /// else in the engine, and all that the journal holds with it.
+    /// Makes a batch durable: in the journal, if that may have it and it pays, else in the engine, and
+    /// all that the journal holds with it.
     pub(super) fn write(&mut self, batch: &Batch) -> Result<(), Error> {
-        self.pending.add(batch);
+        self.waiting.add(batch);
         if self.journalled(batch)? {
-            self.fold_if_due()?;
+            self.take_over_if_due()?;
         } else {
             self.write_through(batch)?;
         }
         self.syncs += u64::from(self.durability == Durability::PowerLoss);
-        self.testify(false);
+        self.testify();
         match &batch.mark {
             Some(mark) => self.refresh_floor(mark),
             None => Ok(()),
         }
     }
 
-    /// One write, one sync. `false`: it is nothing for the journal, or there is no room.
+    /// One write, one sync. `false`: it is nothing for the journal, would not pay, or finds no room.
     fn journalled(&mut self, batch: &Batch) -> Result<bool, Error> {
         let rows = batch.liveness.len();
         if rows >= ROWS_MANY && self.direct_rows > 0 {
@@ -410,9 +409,8 @@ impl SledStore {
         };
         let path = || self.data_dir.journal_path();
         let commit_seq = self.census.commit_seq + 1;
-        let rows = self.pending.rows_of(batch);
         let is_written = journal
-            .append(self.store_file.store_id, commit_seq, rows)
+            .append(self.store_file.store_id, commit_seq, rows_of(batch))
             .map_err(|source| Error::Write {
                 path: path(),
                 source,
@@ -429,13 +427,13 @@ impl SledStore {
 
     /// One transaction, one flush, one sync.
     fn write_through(&mut self, batch: &Batch) -> Result<(), Error> {
-        self.finish_fold()?;
-        let pending = std::mem::take(&mut self.pending);
+        self.finish_takeover()?;
+        let waiting = std::mem::take(&mut self.waiting);
         let mut census = Census {
             commit_seq: self.census.commit_seq + 1,
             ..self.census
         };
-        let writes = self.write_set(batch, &pending, &mut census)?;
+        let writes = self.write_set(batch, &waiting, &mut census)?;
         self.engine.write(writes)?;
         // What the journal held must be on the disk elsewhere before it begins anew.
         if self.durability == Durability::PowerLoss {
@@ -450,22 +448,22 @@ impl SledStore {
 
     /// Gives the engine what only the journal has.
     pub(super) fn settle(&mut self) -> Result<(), Error> {
-        self.finish_fold()?;
-        if self.pending.is_empty() {
+        self.finish_takeover()?;
+        if self.waiting.is_empty() {
             return Ok(());
         }
         self.write_through(&Batch::default())
     }
 
-    /// Notes the newest commit, and whether something failed after it. Not synced: it must outlive this process, and must never be ahead of the
-    /// log, which it cannot be, because the log is written first.
-    pub(super) fn testify(&self, in_doubt: bool) {
+    /// Notes the commit. Not synced: it must outlive this process, and must never be ahead of journal
+    /// and log, which it cannot be, because they are written first.
+    fn testify(&self) {
         let witness = Witness {
             store_id: self.store_file.store_id,
             commit_seq: self.census.commit_seq,
             boot_id: self.boot_id,
             durability: self.durability,
-            in_doubt,
+            in_doubt: false,
         };
         if let Err(error) = self.witness.write_all_at(&witness.to_bytes(), 0) {
             // An older one is still true.

@@ -17,6 +17,10 @@
 //! Numbers are little-endian, as in values; length and checksum cover what follows the length. The
 //! rest of each half is what earlier rounds left, each record with a lower sequence. What of it
 //! counts is told by [`super::replay`].
+//!
+//! A record never shares a sector with another one, as the disk tells its sectors; where those are
+//! parts of longer physical ones, the disk must not lose its neighbours when the power fails in the
+//! middle of one. The engine's log rests on the same.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -56,13 +60,13 @@ pub(super) enum RowOf {
 
 /// One overwritten row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct JournalRow<'a> {
+pub(super) struct JournalRow<B> {
     pub(super) tree: RowOf,
-    pub(super) key: &'a [u8],
-    pub(super) value: &'a [u8],
+    pub(super) key: B,
+    pub(super) value: B,
 }
 
-impl JournalRow<'_> {
+impl JournalRow<&[u8]> {
     /// What it takes in a record.
     fn bytes(&self) -> usize {
         3 + self.key.len() + self.value.len()
@@ -79,7 +83,7 @@ pub(super) struct Record {
 
 impl Record {
     /// What it overwrites. A row that makes no sense ends the walk; a record that is found has none.
-    pub(super) fn rows(&self) -> impl Iterator<Item = JournalRow<'_>> {
+    pub(super) fn rows(&self) -> impl Iterator<Item = JournalRow<&[u8]>> {
         let mut rest = self.rows.as_slice();
         std::iter::from_fn(move || {
             let (&[tree, key, value], after) = rest.split_first_chunk::<3>()?;
@@ -259,11 +263,11 @@ impl Journal {
     ///
     /// # Errors
     /// A failed write. What reached the disk is unknown then.
-    pub(super) fn append<'a>(
+    pub(super) fn append(
         &mut self,
         store_id: Uuid,
         commit_seq: u64,
-        rows: impl Iterator<Item = JournalRow<'a>>,
+        rows: impl Iterator<Item = JournalRow<impl AsRef<[u8]>>>,
     ) -> io::Result<bool> {
         let room = RECORD_BYTES_MAX.min(self.start + HALF - self.end);
         let Some(length) = compose(self.record.first(room), store_id, commit_seq, rows) else {
@@ -288,7 +292,7 @@ impl Journal {
         self.file.sync_data()
     }
 
-    /// Whether the half should be folded.
+    /// Whether the engine should take over what stands in the half.
     pub(super) fn is_ripe(&self) -> bool {
         self.end - self.start >= HALF / 4 * 3
     }
@@ -311,11 +315,11 @@ impl Journal {
 }
 
 /// Writes a record to the beginning of a buffer and returns its length; `None`: it does not fit.
-pub(super) fn compose<'a>(
+pub(super) fn compose(
     buffer: &mut [u8],
     store_id: Uuid,
     commit_seq: u64,
-    rows: impl Iterator<Item = JournalRow<'a>>,
+    rows: impl Iterator<Item = JournalRow<impl AsRef<[u8]>>>,
 ) -> Option<usize> {
     let (head, body) = buffer.split_at_mut_checked(HEAD)?;
     let mut writer = Writer {
@@ -329,11 +333,11 @@ pub(super) fn compose<'a>(
             RowOf::Liveness => 0,
             RowOf::Meta => 1,
         };
-        let key = u8::try_from(row.key.len()).ok()?;
-        let value = u8::try_from(row.value.len()).ok()?;
-        writer.put(&[tree, key, value])?;
-        writer.put(row.key)?;
-        writer.put(row.value)?;
+        let (key, value) = (row.key.as_ref(), row.value.as_ref());
+        let length_of = |bytes: &[u8]| u8::try_from(bytes.len()).ok();
+        writer.put(&[tree, length_of(key)?, length_of(value)?])?;
+        writer.put(key)?;
+        writer.put(value)?;
     }
     let length = writer.length;
     let crc = crc32fast::hash(&body[..length]);

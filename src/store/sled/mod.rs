@@ -1,5 +1,5 @@
-//! The embedded engine: one transaction, one flush, one `fdatasync` per commit; and before it a
-//! journal, for commits that only overwrite rows.
+//! The embedded engine, with one transaction, one flush and one `fdatasync` per commit; and before it
+//! a journal, for commits that only overwrite rows.
 //!
 //! What is not negotiable here was reproduced first: sled's own `flush` is no `fsync` (acknowledged
 //! data was lost in simulated power cuts), so the log is synced through our own handle, kept open for
@@ -9,24 +9,24 @@
 mod census;
 mod commit;
 mod events;
-mod fold;
 mod journal;
 mod load;
 mod open;
-mod pending;
 mod preflight;
 mod replay;
+mod takeover;
 mod threads;
+mod waiting;
 
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use self::fold::Fold;
 use self::journal::Journal;
 pub use self::open::{OpenMode, OpenOptions};
-use self::pending::Pending;
-use super::data_dir::{DataDir, Seal, StoreFile};
+use self::takeover::Takeover;
+use self::waiting::Waiting;
+use super::data_dir::{DataDir, Seal, StoreFile, Witness};
 use super::records::Census;
 use super::schema::{self, tree};
 use super::{Armed, Batch, Durability, Error, EventLog, Loaded, OpenError, Row, Store, records};
@@ -36,14 +36,14 @@ use crate::domain::{BootId, DeadLetter, Event, ServiceId, Steady};
 pub struct SledStore {
     engine: Arc<Engine>,
     durability: Durability,
-    data_dir: DataDir,
+    data_dir: Arc<DataDir>,
     store_file: StoreFile,
     census: Census,
     /// Unused, where a commit need not survive a power cut: the engine's own flush is cheap then.
     journal: Option<Journal>,
     /// What only the journal has, but for what is on its way into the engine.
-    pending: Pending,
-    fold: Option<Fold>,
+    waiting: Waiting,
+    takeover: Option<Takeover>,
     /// So many rows go past the journal, as long as commits are large.
     direct_rows: usize,
     syncs: u64,
@@ -126,13 +126,10 @@ impl SledStore {
 impl Store for SledStore {
     fn load(&mut self, each: &mut dyn FnMut(Row)) -> Result<Loaded, Error> {
         self.settle()?;
-        let (loaded, sum) = load::beside(&self.engine.trees, each)?;
-        if self
-            .census
-            .fingerprint
-            .replace(sum.0)
-            .is_some_and(|told| told != sum.0)
-        {
+        let (mut loaded, sum) = load::beside(&self.engine.trees, each)?;
+        let told = self.census.fingerprint.replace(sum.0);
+        loaded.altered = told.is_some_and(|told| told != sum.0);
+        if loaded.altered {
             log::error!(
                 "the rows of {} are not those that were committed last: something else than mepulse \
                  has changed or lost registrations, heartbeats or subscriptions",
@@ -222,7 +219,7 @@ impl Store for SledStore {
     }
 
     fn abandon(self: Box<Self>) {
-        self.testify(true);
+        Witness::cast_doubt(&self.data_dir);
         std::mem::forget(self);
     }
 }
@@ -234,7 +231,8 @@ impl SledStore {
     /// # Errors
     /// When the last writes fail.
     pub fn seal(mut self) -> Result<(), Error> {
-        if let Err(error) = self.settle() {
+        let flushed = self.settle();
+        if let Err(error) = flushed.and_then(|()| Ok(self.engine.db.flush().map(drop)?)) {
             Box::new(self).abandon();
             return Err(error);
         }
@@ -246,9 +244,7 @@ impl SledStore {
             log_of_events,
             ..
         } = self;
-        engine.db.flush()?;
         log_of_events.close();
-        // No fold is under way that could share it.
         let Some(Engine {
             db,
             trees,
@@ -256,15 +252,22 @@ impl SledStore {
             log_path,
         }) = Arc::into_inner(engine)
         else {
+            // Only a takeover shares it, and none is under way.
+            log::error!(
+                "the store is still in use; it stays unsealed, and the next start scans it"
+            );
             return Ok(());
         };
         drop(trees);
         // Joins the engine's thread; its files are quiet from here on.
         drop(db);
         let seal = log.sync_data().and_then(|()| Seal::of(&log_path));
-        store_file.sealed_log = Some(seal.map_err(|source| Error::Sync {
-            path: log_path,
-            source,
+        store_file.sealed_log = Some(seal.map_err(|source| {
+            Witness::cast_doubt(&data_dir);
+            Error::Sync {
+                path: log_path,
+                source,
+            }
         })?);
         store_file.commit_floor = census.commit_seq;
         data_dir.write_store_file(&store_file)?;

@@ -16,16 +16,16 @@ use uuid::Uuid;
 use super::census::Fingerprint;
 use super::events::SledEvents;
 use super::journal::{self, Journal};
-use super::pending::Pending;
 use super::preflight::{self, Finding};
 use super::replay::Tail;
+use super::waiting::Waiting;
 use super::{Engine, SledStore, Trees};
 use crate::clock::wall_now;
 use crate::domain::BootId;
-use crate::store::data_dir::{DataDir, Seal, StoreFile, sync_dir};
+use crate::store::data_dir::{DataDir, Seal, StoreFile, Witness, sync_dir};
 use crate::store::migrate::{self, Step, StepError};
 use crate::store::records::Census;
-use crate::store::schema::{CENSUS_KEY, JOURNAL_SINCE, meta, tree};
+use crate::store::schema::{CENSUS_KEY, meta, tree};
 use crate::store::{Durability, OpenError, codec, records};
 
 /// How often the engine's own thread reclaims space. Too often: it moves the last segment of the log
@@ -122,11 +122,12 @@ pub(super) fn open(options: &OpenOptions<'_>) -> Result<SledStore, OpenError> {
         .max(witness.map_or(0, |witness| witness.commit_seq));
     let sealed = known.as_ref().and_then(|file| file.sealed_log);
     if found.is_some_and(|witness| witness.in_doubt) {
-        forget_cached(&[&log_path, &data_dir.journal_path()]);
+        forget_cached(&log_path)?;
+        forget_cached(&data_dir.journal_path())?;
     }
     let tail = match sealed {
-        Some(_) => sealed_tail(&data_dir, store_id, commit_floor),
-        None => left_tail(&data_dir, known.as_ref(), store_id)?,
+        Some(_) => Tail::beside_sealed(&data_dir, store_id, commit_floor),
+        None => Tail::left(&data_dir, known.as_ref(), store_id)?,
     };
     let expected = Expected::new(store_id, commit_floor, tail.as_ref());
     match sealed {
@@ -171,19 +172,20 @@ pub(super) fn open(options: &OpenOptions<'_>) -> Result<SledStore, OpenError> {
                 log_path,
             }),
             journal: found.journal,
-            pending: Pending::default(),
-            fold: None,
+            waiting: Waiting::default(),
+            takeover: None,
             direct_rows: 0,
             witness: found.witness,
             boot_id: options.boot_id,
             durability: options.durability,
-            data_dir,
+            data_dir: Arc::new(data_dir),
             store_file: found.store_file,
             census: found.census,
             syncs: 0,
             floor_written_at: None,
         }),
         Err(error) => {
+            Witness::cast_doubt(&data_dir);
             std::mem::forget(db);
             Err(error)
         }
@@ -202,47 +204,16 @@ fn unpanicked<T>(dir: &Path, work: impl FnOnce() -> Result<T, OpenError>) -> Res
 
 /// After a failed sync the cache may show what the disk does not have, and the next sync says nothing
 /// of it. What is judged, and then built upon, must be what the disk has.
-fn forget_cached(paths: &[&Path]) {
-    for path in paths {
-        let forget = File::open(path).and_then(|file| {
-            file.sync_data()?;
-            Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
-        });
-        match forget {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                log::warn!("reading {} anew: {error}", path.display());
-            }
-            Ok(()) | Err(_) => {}
-        }
-    }
-}
-
-/// The journal of a store whose engine had everything when it was sealed. `None`: it has to be made
-/// anew, because it is damaged, or goes on behind what was sealed: then the rest of the directory
-/// was put back without it.
-fn sealed_tail(data_dir: &DataDir, store_id: Option<Uuid>, commit_floor: u64) -> Option<Tail> {
-    let tail = Tail::read(&data_dir.journal_path(), store_id).ok()??;
-    (tail.reach() <= Some(commit_floor)).then(Tail::default)
-}
-
-/// The journal of a store that nobody sealed; `None`: it never had one.
-fn left_tail(
-    data_dir: &DataDir,
-    known: Option<&StoreFile>,
-    store_id: Option<Uuid>,
-) -> Result<Option<Tail>, OpenError> {
-    let path = data_dir.journal_path();
-    match Tail::read(&path, store_id) {
-        Ok(None) if known.is_some_and(|file| file.schema >= JOURNAL_SINCE) => {
-            Err(OpenError::LogMissing { path })
-        }
-        Ok(tail) => Ok(tail),
-        Err(error) if error.kind() == ErrorKind::InvalidData => Err(OpenError::LogDamaged {
-            path,
-            reason: error.to_string(),
-        }),
-        Err(error) => Err(OpenError::io("reading", path)(error)),
-    }
+fn forget_cached(path: &Path) -> Result<(), OpenError> {
+    let forget = || {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        };
+        file.sync_data()?;
+        Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
+    };
+    forget().map_err(OpenError::io("reading anew", path))
 }
 
 fn check_schema(found: u32, newest: u32, mode: OpenMode) -> Result<(), OpenError> {

@@ -14,8 +14,10 @@ use uuid::Uuid;
 
 use super::census::{Counted, Fingerprint};
 use super::journal::{Record, RowOf};
+use crate::store::OpenError;
+use crate::store::data_dir::{DataDir, StoreFile};
 use crate::store::records::{self, Census};
-use crate::store::schema::{CENSUS_KEY, tree};
+use crate::store::schema::{CENSUS_KEY, JOURNAL_SINCE, tree};
 
 /// The unbroken row of records that ends with the newest.
 #[derive(Debug, Default)]
@@ -24,12 +26,49 @@ pub(super) struct Tail {
 }
 
 impl Tail {
+    /// Beside a log that was sealed when the engine had everything: nothing. `None`: it has to be made
+    /// anew, because it cannot be read, or goes on behind what was sealed: then the rest of the
+    /// directory was put back without it.
+    pub(super) fn beside_sealed(
+        data_dir: &DataDir,
+        store_id: Option<Uuid>,
+        commit_floor: u64,
+    ) -> Option<Self> {
+        let tail = Self::read(&data_dir.journal_path(), store_id).ok()??;
+        (tail.reach() <= Some(commit_floor)).then(Self::default)
+    }
+
+    /// Of a store that nobody sealed; `None`: it never had a journal.
+    ///
+    /// # Errors
+    /// When it is missing, or cannot be read as one.
+    pub(super) fn left(
+        data_dir: &DataDir,
+        known: Option<&StoreFile>,
+        store_id: Option<Uuid>,
+    ) -> Result<Option<Self>, OpenError> {
+        let path = data_dir.journal_path();
+        match Self::read(&path, store_id) {
+            Ok(None) if known.is_some_and(|file| file.schema >= JOURNAL_SINCE) => {
+                Err(OpenError::LogMissing { path })
+            }
+            Ok(tail) => Ok(tail),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(OpenError::LogDamaged {
+                    path,
+                    reason: error.to_string(),
+                })
+            }
+            Err(error) => Err(OpenError::io("reading", path)(error)),
+        }
+    }
+
     /// Reads it; `None`: there is no journal. A record of another store counts for nothing;
     /// `store_id` is `None` where nobody knows it yet.
     ///
     /// # Errors
     /// When it cannot be read, or does not have its length ([`io::ErrorKind::InvalidData`]).
-    pub(super) fn read(path: &Path, store_id: Option<Uuid>) -> io::Result<Option<Self>> {
+    fn read(path: &Path, store_id: Option<Uuid>) -> io::Result<Option<Self>> {
         let journal = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,

@@ -404,18 +404,29 @@ pub(crate) fn self_of(server: &Server, info: &Value) -> String {
     )
 }
 
-/// Opens the engine behind the server's back. A process that another test is just starting may hold
-/// the engine's lock for a moment, between its fork and its exec.
+/// Opens the engine behind the server's back.
 pub(crate) fn open_engine(dir: &Path) -> sled::Db {
+    once_unlocked(|| sled::open(dir.join("sled"))).unwrap()
+}
+
+/// Opens what a process has just closed. One that another test is just starting may hold the locks
+/// for a moment, between its fork and its exec.
+pub(crate) fn once_unlocked<T, E: std::fmt::Display>(
+    open: impl Fn() -> Result<T, E>,
+) -> Result<T, E> {
     for _ in 0..500 {
-        match sled::open(dir.join("sled")) {
-            Err(sled::Error::Io(error)) if error.to_string().contains("lock") => {
+        match open() {
+            Err(error) if is_of_locks(&error.to_string()) => {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            opened => return opened.unwrap(),
+            opened => return opened,
         }
     }
-    panic!("the engine in {} stays locked", dir.display());
+    open()
+}
+
+fn is_of_locks(error: &str) -> bool {
+    error.contains("could not acquire lock") || error.contains("is in use by another process")
 }
 
 /// Starts a server on whatever is in the directory, and its start-up line; empty if it ended first.

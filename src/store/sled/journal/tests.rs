@@ -2,7 +2,7 @@ use super::*;
 
 const STORE: Uuid = Uuid::from_bytes([7; 16]);
 
-fn row<'a>(key: &'a [u8], value: &'a [u8]) -> JournalRow<'a> {
+fn row<'a>(key: &'a [u8], value: &'a [u8]) -> JournalRow<&'a [u8]> {
     JournalRow {
         tree: RowOf::Liveness,
         key,
@@ -109,7 +109,11 @@ fn what_was_added_is_found_in_order_and_after_a_restart_the_new_comes_before_the
     }
     assert_eq!(found(&path), [1, 2, 3, 4, 5]);
     journal.restart();
-    assert!(journal.append(STORE, 7, std::iter::empty()).unwrap());
+    assert!(
+        journal
+            .append(STORE, 7, std::iter::empty::<JournalRow<&[u8]>>())
+            .unwrap()
+    );
     assert_eq!(found(&path)[0], 7);
     assert!(found(&path)[1..].iter().all(|commit_seq| *commit_seq <= 5));
 }

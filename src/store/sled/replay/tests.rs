@@ -10,8 +10,8 @@ fn tail_of(commits: &[(Uuid, u64)], store_id: Option<Uuid>) -> Tail {
     for (sector, (store_id, commit_seq)) in bytes.chunks_mut(512).zip(commits) {
         let row = JournalRow {
             tree: RowOf::Liveness,
-            key: b"key",
-            value: &commit_seq.to_be_bytes(),
+            key: b"key".to_vec(),
+            value: commit_seq.to_be_bytes().to_vec(),
         };
         compose(sector, *store_id, *commit_seq, [row].into_iter()).unwrap();
         if *commit_seq == 0 {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::app::{App, Diary, Fate};
 use super::stage::{GRACE, LOOK};
+use crate::support::once_unlocked;
 
 /// A verdict that is later than its minimum by more than this is counted as late: for the polls, the
 /// scheduler and the test's own imprecision.
@@ -154,14 +155,15 @@ impl Row {
             latest: f64::NEG_INFINITY,
             ..Self::default()
         };
-        let store = SledStore::open(&OpenOptions {
+        let options = OpenOptions {
             data_dir,
             mode: OpenMode::Inspect,
             cache_mb: 16,
             durability: Durability::PowerLoss,
             steps: migrate::STEPS,
             boot_id: SystemMachine::new().read().boot_id,
-        });
+        };
+        let store = once_unlocked(|| SledStore::open(&options));
         let boot = Boot::load(Box::new(store.unwrap())).unwrap();
         let steady = Conversion::new(&boot, diaries);
         for diary in diaries {

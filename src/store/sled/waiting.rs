@@ -1,32 +1,34 @@
 //! What was committed, or is about to be, and does not stand in the trees yet.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::journal::{JournalRow, RowOf};
+use crate::domain::{ByService, Liveness, Mark, ServiceKey};
 use crate::store::schema::{self, meta};
 use crate::store::{Batch, Change, records};
 
-/// So many services' rows are worth a fold; with twice as many a fold has to be waited for.
+/// So many services' rows are worth a takeover; with twice as many it has to be waited for.
 const ROWS_RIPE: usize = 2048;
 /// A commit of so many rows costs the engine little more than its rows.
 pub(super) const ROWS_MANY: usize = 16;
-/// After a fold that did not pay so many rows go into the engine at once, before it is tried again.
+/// After a takeover that did not pay so many rows go into the engine at once, before it is tried again.
 pub(super) const ROWS_DIRECT: usize = 16 * ROWS_RIPE;
 
-/// Rows that change, encoded.
+/// What has changed. A service's id is enough to find it: it is no other application's.
 #[derive(Default)]
-pub(super) struct Pending {
-    /// By key, each as it stands in its tree and as it will.
-    liveness: HashMap<Vec<u8>, Change<Vec<u8>>>,
-    mark: Option<Vec<u8>>,
+pub(super) struct Waiting {
+    /// Each as it stands in its tree and as it will.
+    liveness: ByService<(ServiceKey, Change<Liveness>)>,
+    mark: Option<Mark>,
     /// Commits that were added, and their rows.
     commits: usize,
     rows: usize,
 }
 
-impl Pending {
+impl Waiting {
+    /// Whether there is no commit in it. One without rows counts: the census has to tell of it.
     pub(super) fn is_empty(&self) -> bool {
-        self.liveness.is_empty() && self.mark.is_none()
+        self.commits == 0
     }
 
     /// Whether it should go into the engine.
@@ -49,53 +51,46 @@ impl Pending {
         self.commits += 1;
         self.rows += batch.liveness.len();
         for (key, change) in &batch.liveness {
-            let new = change.new.as_ref().map(records::encode_liveness);
-            self.liveness
-                .entry(schema::service_key(key))
-                .or_insert_with(|| Change {
-                    old: change.old.as_ref().map(records::encode_liveness),
-                    new: None,
-                })
-                .new = new;
+            match self.liveness.entry(key.service) {
+                Entry::Occupied(mut known) => known.get_mut().1.new = change.new,
+                Entry::Vacant(vacant) => {
+                    vacant.insert((key.clone(), *change));
+                }
+            }
         }
-        if let Some(mark) = &batch.mark {
-            self.mark = Some(records::encode_mark(mark));
-        }
+        self.mark = batch.mark.or(self.mark);
     }
 
-    /// The rows of a batch that was added.
-    pub(super) fn rows_of<'a>(
-        &'a self,
-        batch: &'a Batch,
-    ) -> impl Iterator<Item = JournalRow<'a>> + 'a {
-        let keys = batch.liveness.iter();
-        let liveness = keys.filter_map(|(key, _)| {
-            let (key, change) = self.liveness.get_key_value(&schema::service_key(key))?;
-            Some(JournalRow {
-                tree: RowOf::Liveness,
-                key,
-                value: change.new.as_ref()?,
-            })
-        });
-        let mark = batch.mark.and_then(|_| {
-            Some(JournalRow {
-                tree: RowOf::Meta,
-                key: meta::MARK.as_bytes(),
-                value: self.mark.as_ref()?,
-            })
-        });
-        liveness.chain(mark)
-    }
-
-    /// All rows of the tree `liveness`.
-    pub(super) fn liveness(&self) -> impl Iterator<Item = (&Vec<u8>, &Change<Vec<u8>>)> {
-        self.liveness.iter()
+    /// All rows of the tree `liveness`, each with its key.
+    pub(super) fn liveness(&self) -> impl Iterator<Item = (Vec<u8>, Change<Vec<u8>>)> {
+        let rows = self.liveness.values();
+        rows.map(|(key, change)| {
+            let change = change.map(|liveness| records::encode_liveness(liveness));
+            (schema::service_key(key), change)
+        })
     }
 
     /// The row of the mark.
-    pub(super) fn mark(&self) -> Option<&Vec<u8>> {
-        self.mark.as_ref()
+    pub(super) fn mark(&self) -> Option<Vec<u8>> {
+        self.mark.as_ref().map(records::encode_mark)
     }
+}
+
+/// The rows of a batch that only overwrites, for the journal.
+pub(super) fn rows_of(batch: &Batch) -> impl Iterator<Item = JournalRow<Vec<u8>>> {
+    let liveness = batch.liveness.iter().filter_map(|(key, change)| {
+        Some(JournalRow {
+            tree: RowOf::Liveness,
+            key: schema::service_key(key),
+            value: records::encode_liveness(change.new.as_ref()?),
+        })
+    });
+    let mark = batch.mark.as_ref().map(|mark| JournalRow {
+        tree: RowOf::Meta,
+        key: meta::MARK.into(),
+        value: records::encode_mark(mark),
+    });
+    liveness.chain(mark)
 }
 
 /// Whether a batch only overwrites rows that stand there: heartbeats, and the mark. Only that may
