@@ -6,6 +6,7 @@
 
 mod admin;
 mod answer;
+mod body;
 mod connection;
 mod events;
 mod gate;
@@ -22,12 +23,13 @@ mod services;
 mod subscriptions;
 mod tokens;
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use tokio::sync::{Semaphore, watch};
 use warp::Filter;
 use warp::filters::BoxedFilter;
@@ -35,10 +37,11 @@ use warp::reply::Response as Answer;
 
 pub use self::admin::known;
 use self::answer::Problem;
+pub use self::body::BodyLimits;
+use self::body::Reading;
 pub use self::gate::Gate;
 pub use self::openapi::document;
 use self::proof::{Arrived, Proof};
-pub use self::request::BodyLimits;
 use self::request::{Request, Segment, request};
 use crate::config::PatchResponse;
 use crate::domain::Caller;
@@ -131,12 +134,24 @@ impl Api {
         Err(Problem::no_token())
     }
 
-    /// The whole body. Who takes his time with it has to be still who he was.
+    /// The whole body.
     async fn body(&self, request: Request) -> Result<Bytes, Problem> {
-        let (body, late) = request.body(self.body_limits).await?;
-        if let Some((proof, caller)) = late {
-            self.judge_again(&proof, &caller)?;
+        let (mut reading, proof, caller) = request.reading(self.body_limits)?;
+        match reading.at_hand() {
+            Some(body) => body,
+            None => self.late_body(reading, proof, caller).await,
         }
+    }
+
+    /// A body that has to be waited for. Who takes his time with it has to be still who he was.
+    async fn late_body(
+        &self,
+        reading: Reading,
+        proof: Proof,
+        caller: Caller,
+    ) -> Result<Bytes, Problem> {
+        let body = reading.rest().await?;
+        self.judge_again(&proof, &caller)?;
         Ok(body)
     }
 
@@ -168,10 +183,11 @@ macro_rules! route {
             .and(request())
             .and($api.filter())
             .then(|$($segment: Segment,)* path, arrived: Arrived, api: Api| {
-                render(path, async move {
-                    let request = api.identify(arrived)?;
-                    $handler($($segment,)* request, api).await
-                })
+                let answer = match api.identify(arrived) {
+                    Ok(request) => Either::Left($handler($($segment,)* request, api)),
+                    Err(refused) => Either::Right(ready(Err(refused))),
+                };
+                render(path, answer)
             })
             .boxed()
     };
@@ -362,12 +378,7 @@ pub fn baseline_routes(limits: BodyLimits) -> BoxedFilter<(Answer,)> {
         .and(path::full())
         .and(request())
         .then(move |_: Segment, _: Segment, path, arrived: Arrived| {
-            let parsed = async move {
-                let (body, _) = arrived.open().body(limits).await?;
-                crate::wire::liveness::parse_update(&body)?;
-                Ok(answer::no_content())
-            };
-            render(path, parsed)
+            render(path, liveness::unheard(arrived.open(), limits))
         })
         .or(nowhere())
         .unify()

@@ -1,26 +1,21 @@
-//! A request as the handlers see it: path parameters strictly decoded, the body bounded in size
-//! and time.
+//! A request as the handlers see it: path parameters strictly decoded, and who makes it.
 
 use std::convert::Infallible;
-use std::pin::{Pin, pin};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt};
 use serde::Serialize;
 use warp::Filter;
 use warp::http::{HeaderMap, Method, header};
 
 use super::answer::{self, Problem};
+use super::body::{BodyLimits, BodyStream, Reading};
 use super::peer::Peer;
 use super::proof::{Arrived, Proof, must_act_for};
 use crate::domain::{AppInstanceId, Caller, ServiceId, SubscriptionId};
 use crate::wire::query::decode;
-
-type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
 
 /// The request without its path parameters, and who makes it.
 pub(super) struct Request {
@@ -48,15 +43,6 @@ impl IfMatch {
             Self::Tags(tags) => tags.contains(&answer::entity_tag(representation)),
         }
     }
-}
-
-/// Bounds of a request's body.
-#[derive(Debug, Clone, Copy)]
-pub struct BodyLimits {
-    /// Longest body in bytes.
-    pub bytes: usize,
-    /// It must be complete within so many milliseconds.
-    pub timeout_ms: u64,
 }
 
 /// Takes the request apart; matches always.
@@ -254,59 +240,18 @@ impl Request {
         }
     }
 
-    /// The whole body, bounded in size and time; and if it had to be waited for, what there is to
-    /// judge again.
-    pub(super) async fn body(
-        self,
-        limits: BodyLimits,
-    ) -> Result<(Bytes, Option<(Proof, Caller)>), Problem> {
+    /// Begins to read the body; and what there is to judge again, should it have to be waited for.
+    ///
+    /// # Errors
+    /// A body that says itself that it is too long.
+    pub(super) fn reading(self, limits: BodyLimits) -> Result<(Reading, Proof, Caller), Problem> {
         let declared = self.proof.headers.get(header::CONTENT_LENGTH);
         let declared = declared.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
         if declared.is_some_and(|bytes| bytes > limits.bytes) {
             return Err(Problem::too_large(limits.bytes));
         }
-        let mut collected = pin!(collect(self.body, limits.bytes));
-        // Most bodies are there already; only the others need a timer.
-        let first =
-            futures_util::future::poll_fn(|context| Poll::Ready(collected.as_mut().poll(context)));
-        match first.await {
-            Poll::Ready(body) => Ok((body?, None)),
-            Poll::Pending => {
-                let limit = Duration::from_millis(limits.timeout_ms);
-                let body = tokio::time::timeout(limit, collected)
-                    .await
-                    .map_err(|_| Problem::too_slow(limits.timeout_ms))?;
-                Ok((body?, Some((self.proof, self.caller))))
-            }
-        }
+        Ok((Reading::new(self.body, limits), self.proof, self.caller))
     }
-}
-
-async fn collect(mut body: BodyStream, limit: usize) -> Result<Bytes, Problem> {
-    let mut whole: Option<BytesMut> = None;
-    let mut first: Option<Bytes> = None;
-    let mut length = 0;
-    while let Some(part) = body.next().await {
-        let part = part.map_err(|error| {
-            Problem::malformed(format!("the body could not be read to its end: {error}"))
-        })?;
-        length += part.len();
-        if length > limit {
-            return Err(Problem::too_large(limit));
-        }
-        // One part is the rule, and needs no copy.
-        match (&mut whole, first.take()) {
-            (Some(whole), _) => whole.extend_from_slice(&part),
-            (None, None) => first = Some(part),
-            (None, Some(earlier)) => {
-                let mut joined = BytesMut::with_capacity(length);
-                joined.extend_from_slice(&earlier);
-                joined.extend_from_slice(&part);
-                whole = Some(joined);
-            }
-        }
-    }
-    Ok(whole.map(BytesMut::freeze).or(first).unwrap_or_default())
 }
 
 /// A path parameter as it came. Decoded by the handler, because a parameter that cannot be decoded

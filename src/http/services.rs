@@ -86,13 +86,14 @@ pub(super) async fn collection(
     }
 }
 
-/// The service that a path names, if this application has it.
-pub(super) fn find(
+/// What is wanted of the service that a path names, if this application has it.
+pub(super) fn find<T>(
     app: &Segment,
     service: &Segment,
     request: &Request,
     api: &Api,
-) -> Result<Entry, Problem> {
+    of: impl FnOnce(&Entry, ServiceKey) -> T,
+) -> Result<T, Problem> {
     let app = request.application(app)?;
     let id = service.service()?;
     let view = api.registry.view();
@@ -103,10 +104,10 @@ pub(super) fn find(
         return Err(Problem::no_service(service.raw()));
     };
     let key = ServiceKey { app, service: id };
-    Ok(view
-        .service_of(&key)
-        .cloned()
-        .ok_or(registry::Error::UnknownService(id))?)
+    match view.service_of(&key) {
+        Some(entry) => Ok(of(entry, key)),
+        None => Err(registry::Error::UnknownService(id).into()),
+    }
 }
 
 /// `/applications/{appInstanceId}/services/{serviceId}`
@@ -118,12 +119,12 @@ pub(super) async fn item(
 ) -> Result<Answer, Problem> {
     match *request.verb() {
         Method::GET => {
-            let entry = find(&app, &service, &request, &api)?;
+            let entry = find(&app, &service, &request, &api, |entry, _| entry.clone())?;
             request.no_query()?;
             Ok(api.with_info(&entry, |info| answer::ok_tagged(info)))
         }
         Method::PUT => {
-            let key = find(&app, &service, &request, &api)?.key;
+            let key = find(&app, &service, &request, &api, |_, key| key)?;
             request.no_query()?;
             let if_match = request.if_match()?;
             let body = api.body(request).await?;
@@ -133,7 +134,7 @@ pub(super) async fn item(
             Ok(api.with_info(&entry, |info| answer::ok_tagged(info)))
         }
         Method::DELETE => {
-            let key = find(&app, &service, &request, &api)?.key;
+            let key = find(&app, &service, &request, &api, |_, key| key)?;
             request.no_query()?;
             api.registry.remove(key).await?;
             Ok(answer::no_content())

@@ -27,7 +27,8 @@ pub(super) async fn oauth2(request: Request, api: Api) -> Result<Answer, Problem
         Some(Some(pair)) => Some(pair),
         Some(None) => return Ok(answer::oauth_error(OAuthError::InvalidClient, UNREADABLE)),
     };
-    let body = Zeroizing::new(request.body(api.body_limits).await?.0.to_vec());
+    let (reading, ..) = request.reading(api.body_limits)?;
+    let body = Zeroizing::new(reading.whole().await?.to_vec());
     let form = match Form::parse(&body) {
         Ok(form) => form,
         Err((error, why)) => return Ok(answer::oauth_error(error, why)),
@@ -139,7 +140,8 @@ pub(super) async fn edgegallery(request: Request, api: Api) -> Result<Answer, Pr
         headers.push((name.clone(), value.to_owned()));
     }
     let (from, query) = (request.proof().peer.address, request.query().to_owned());
-    let (body, _) = request.body(api.body_limits).await?;
+    let (reading, ..) = request.reading(api.body_limits)?;
+    let body = reading.whole().await?;
     let headers: Vec<_> = headers
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))

@@ -317,25 +317,24 @@ impl Registry {
         self.ask(|reply| Command::Remove { key, reply }).await
     }
 
-    /// Takes a heartbeat. It is on the disk when this returns.
+    /// Takes a heartbeat: at once, and it is on the disk when the answer is there.
     ///
     /// # Errors
     /// [`Error::UnknownApp`], [`Error::UnknownService`], [`Error::NoLiveness`],
     /// [`Error::PromiseTooLong`], [`Error::Changed`], [`Error::Inactive`], or the registry is not able
     /// now.
-    pub async fn heartbeat(
+    pub fn heartbeat(
         &self,
         key: ServiceKey,
         heartbeat: Heartbeat,
         condition: Precondition,
-    ) -> Result<Beaten, Error> {
-        self.ask(|reply| Command::Beat {
+    ) -> impl Future<Output = Result<Beaten, Error>> + Send + use<> {
+        self.ask(move |reply| Command::Beat {
             key,
             heartbeat,
             condition,
             reply,
         })
-        .await
     }
 
     /// Takes one heartbeat for many services of an application (each named once), in one commit.
@@ -359,16 +358,24 @@ impl Registry {
         .await
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {
+    /// Puts a command into the queue, at once; what is waited for is its answer.
+    fn ask<T, C: FnOnce(Reply<T>) -> Command>(
+        &self,
+        command: C,
+    ) -> impl Future<Output = Result<T, Error>> + use<T, C> {
         let (reply, answer) = oneshot::channel();
-        if let Err(error) = self.0.queue.push(command(reply)) {
+        let put = self.0.queue.push(command(reply)).map_err(|error| {
             if self.0.health.failure().is_some() {
-                return Err(Error::Failed);
+                return Error::Failed;
             }
             self.note_refusal();
-            return Err(error);
+            error
+        });
+        let inner = self.0.clone();
+        async move {
+            put?;
+            inner.answered(answer).await?
         }
-        self.0.answered(answer).await?
     }
 
     /// A beat was refused, or may have been: a connection was turned away. That time is not charged
