@@ -65,7 +65,7 @@ impl Waiting {
     pub(super) fn liveness(&self) -> impl Iterator<Item = (Vec<u8>, Change<Vec<u8>>)> {
         let rows = self.liveness.values();
         rows.map(|(key, change)| {
-            let change = change.map(|liveness| records::encode_liveness(liveness));
+            let change = change.map(records::encode_liveness);
             (schema::service_key(key), change)
         })
     }
