@@ -17,14 +17,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Durability, OpenError};
-use crate::domain::BootId;
+use super::OpenError;
+use super::witness::Witness;
 
 /// The data directory, locked: as long as this value lives no other process opens it.
 #[derive(Debug)]
@@ -54,89 +54,6 @@ pub struct Seal {
     pub bytes: u64,
     /// CRC-32 of all of it.
     pub crc32: u32,
-}
-
-/// The newest commit on the disk, as far as this file tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Witness {
-    /// Of which store.
-    pub store_id: Uuid,
-    /// Its commit sequence.
-    pub commit_seq: u64,
-    /// The machine's boot in which it was committed.
-    pub boot_id: BootId,
-    /// What it survives.
-    pub durability: Durability,
-    /// After it something failed: in this boot the files may look as if they held what the disk does
-    /// not.
-    pub in_doubt: bool,
-}
-
-impl Witness {
-    const BYTES: usize = 16 + 8 + 16 + 1 + 4;
-
-    /// As it stands in the file: below one sector, so that it is written whole or not at all.
-    #[must_use]
-    pub fn to_bytes(self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(Self::BYTES);
-        bytes.extend_from_slice(self.store_id.as_bytes());
-        bytes.extend_from_slice(&self.commit_seq.to_be_bytes());
-        bytes.extend_from_slice(&self.boot_id.0);
-        bytes.push(match (self.durability, self.in_doubt) {
-            (Durability::PowerLoss, false) => 0,
-            (Durability::ProcessCrash, false) => 1,
-            (Durability::PowerLoss, true) => 2,
-            (Durability::ProcessCrash, true) => 3,
-        });
-        let crc = crc32fast::hash(&bytes);
-        bytes.extend_from_slice(&crc.to_le_bytes());
-        bytes
-    }
-
-    /// Says that something failed after the newest commit, if there is a witness at all. What cannot
-    /// be written is left: then the disk is judged by what the cache shows.
-    pub fn cast_doubt(data_dir: &DataDir) {
-        let Some(witness) = data_dir.read_witness() else {
-            return;
-        };
-        let bytes = Self {
-            in_doubt: true,
-            ..witness
-        }
-        .to_bytes();
-        let written = data_dir
-            .open_witness()
-            .map(|file| file.write_all_at(&bytes, 0));
-        if !matches!(written, Ok(Ok(()))) {
-            log::warn!("{}: the doubt could not be noted", data_dir.path.display());
-        }
-    }
-
-    /// `None` for anything else: a witness that makes no sense says nothing.
-    #[must_use]
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (body, crc) = bytes.split_last_chunk::<4>()?;
-        if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
-            return None;
-        }
-        let (store_id, rest) = body.split_first_chunk::<16>()?;
-        let (commit_seq, rest) = rest.split_first_chunk::<8>()?;
-        let (boot_id, rest) = rest.split_first_chunk::<16>()?;
-        let (durability, in_doubt) = match rest {
-            [0] => (Durability::PowerLoss, false),
-            [1] => (Durability::ProcessCrash, false),
-            [2] => (Durability::PowerLoss, true),
-            [3] => (Durability::ProcessCrash, true),
-            _ => return None,
-        };
-        Some(Self {
-            store_id: Uuid::from_bytes(*store_id),
-            commit_seq: u64::from_be_bytes(*commit_seq),
-            boot_id: BootId(*boot_id),
-            durability,
-            in_doubt,
-        })
-    }
 }
 
 const STORE_HEADER: &str = "# Written by mepulse; do not edit. It guards the store beside it \
@@ -324,35 +241,5 @@ impl Seal {
             hasher.update(&buffer[..read]);
             bytes += u64::try_from(read).unwrap_or(0);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_witness_reads_back_and_a_damaged_one_says_nothing() {
-        let all = [Durability::PowerLoss, Durability::ProcessCrash]
-            .into_iter()
-            .flat_map(|durability| [false, true].map(|in_doubt| (durability, in_doubt)))
-            .map(|(durability, in_doubt)| Witness {
-                store_id: Uuid::from_bytes([8; 16]),
-                commit_seq: 77,
-                boot_id: BootId([9; 16]),
-                durability,
-                in_doubt,
-            });
-        let mut bytes = Vec::new();
-        for witness in all {
-            bytes = witness.to_bytes();
-            assert_eq!(Witness::from_bytes(&bytes), Some(witness));
-        }
-        for bit in 0..bytes.len() * 8 {
-            let mut damaged = bytes.clone();
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Witness::from_bytes(&damaged), None, "bit {bit}");
-        }
-        assert_eq!(Witness::from_bytes(&[]), None);
     }
 }

@@ -29,6 +29,9 @@ pub enum Error {
     /// The `STORE` file could not be replaced.
     #[error(transparent)]
     DataDir(#[from] OpenError),
+    /// The engine panicked in the thread that gives it heartbeats.
+    #[error("the store failed: the engine panicked while it took over heartbeats")]
+    Panicked,
     /// A test asked for it.
     #[error("the store failed because a test said so")]
     Injected,

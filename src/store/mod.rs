@@ -2,8 +2,8 @@
 //!
 //! * [`schema`]: every tree and key layout · [`codec`]: the envelope of a value · `records`: the
 //!   frozen record types
-//! * [`data_dir`]: the lock, the `STORE` file · [`mod@sled`]: the embedded engine · [`migrate`]:
-//!   steps between schema versions
+//! * [`data_dir`]: the lock, the `STORE` file · [`witness`]: the newest commit · [`mod@sled`]: the
+//!   embedded engine · [`migrate`]: steps between schema versions
 //! * [`memory`]: an engine for tests that fails on request
 
 pub mod codec;
@@ -15,6 +15,7 @@ mod records;
 pub mod schema;
 mod service_record;
 pub mod sled;
+pub mod witness;
 
 use std::sync::Arc;
 

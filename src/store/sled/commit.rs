@@ -1,7 +1,6 @@
 //! One batch: what it writes to which tree, and how it gets onto the disk.
 
 use std::collections::HashMap;
-use std::os::unix::fs::FileExt;
 
 use sled::Transactional;
 use sled::transaction::{ConflictableTransactionError, TransactionError};
@@ -10,7 +9,6 @@ use super::census::{Counted, Fingerprint};
 use super::waiting::{ROWS_MANY, Waiting, only_overwrites, rows_of};
 use super::{Engine, SledStore, Trees};
 use crate::domain::{Mark, ServiceId, SubscriptionId};
-use crate::store::data_dir::Witness;
 use crate::store::records::Census;
 use crate::store::schema::{self, meta};
 use crate::store::{Batch, Change, DEAD_LETTERS_MAX, Durability, Error, FORGOTTEN_MAX, records};
@@ -387,7 +385,8 @@ impl SledStore {
             self.write_through(batch)?;
         }
         self.syncs += u64::from(self.durability == Durability::PowerLoss);
-        self.testify();
+        // Journal and log are written first, so it is never ahead of them.
+        self.testimony.committed(self.census.commit_seq);
         match &batch.mark {
             Some(mark) => self.refresh_floor(mark),
             None => Ok(()),
@@ -453,22 +452,6 @@ impl SledStore {
             return Ok(());
         }
         self.write_through(&Batch::default())
-    }
-
-    /// Notes the commit. Not synced: it must outlive this process, and must never be ahead of journal
-    /// and log, which it cannot be, because they are written first.
-    fn testify(&self) {
-        let witness = Witness {
-            store_id: self.store_file.store_id,
-            commit_seq: self.census.commit_seq,
-            boot_id: self.boot_id,
-            durability: self.durability,
-            in_doubt: false,
-        };
-        if let Err(error) = self.witness.write_all_at(&witness.to_bytes(), 0) {
-            // An older one is still true.
-            log::debug!("noting the commit failed: {error}");
-        }
     }
 
     /// What was just committed is on the disk, so the floor may rise to it.

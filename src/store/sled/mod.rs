@@ -26,17 +26,18 @@ use self::journal::Journal;
 pub use self::open::{OpenMode, OpenOptions};
 use self::takeover::Takeover;
 use self::waiting::Waiting;
-use super::data_dir::{DataDir, Seal, StoreFile, Witness};
+use super::data_dir::{DataDir, Seal, StoreFile};
 use super::records::Census;
 use super::schema::{self, tree};
+use super::witness::Testimony;
 use super::{Armed, Batch, Durability, Error, EventLog, Loaded, OpenError, Row, Store, records};
-use crate::domain::{BootId, DeadLetter, Event, ServiceId, Steady};
+use crate::domain::{DeadLetter, Event, ServiceId, Steady};
 
 /// Registrations on sled.
 pub struct SledStore {
     engine: Arc<Engine>,
     durability: Durability,
-    data_dir: Arc<DataDir>,
+    data_dir: DataDir,
     store_file: StoreFile,
     census: Census,
     /// Unused, where a commit need not survive a power cut: the engine's own flush is cheap then.
@@ -47,8 +48,7 @@ pub struct SledStore {
     /// So many rows go past the journal, as long as commits are large.
     direct_rows: usize,
     syncs: u64,
-    witness: File,
-    boot_id: BootId,
+    testimony: Arc<Testimony>,
     floor_written_at: Option<Steady>,
     log_of_events: Arc<events::SledEvents>,
 }
@@ -219,7 +219,7 @@ impl Store for SledStore {
     }
 
     fn abandon(self: Box<Self>) {
-        Witness::cast_doubt(&self.data_dir);
+        self.testimony.doubt();
         std::mem::forget(self);
     }
 }
@@ -242,6 +242,7 @@ impl SledStore {
             mut store_file,
             census,
             log_of_events,
+            testimony,
             ..
         } = self;
         log_of_events.close();
@@ -263,7 +264,7 @@ impl SledStore {
         drop(db);
         let seal = log.sync_data().and_then(|()| Seal::of(&log_path));
         store_file.sealed_log = Some(seal.map_err(|source| {
-            Witness::cast_doubt(&data_dir);
+            testimony.doubt();
             Error::Sync {
                 path: log_path,
                 source,

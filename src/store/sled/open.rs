@@ -22,10 +22,11 @@ use super::waiting::Waiting;
 use super::{Engine, SledStore, Trees};
 use crate::clock::wall_now;
 use crate::domain::BootId;
-use crate::store::data_dir::{DataDir, Seal, StoreFile, Witness, sync_dir};
+use crate::store::data_dir::{DataDir, Seal, StoreFile, sync_dir};
 use crate::store::migrate::{self, Step, StepError};
 use crate::store::records::Census;
 use crate::store::schema::{CENSUS_KEY, meta, tree};
+use crate::store::witness::{Testimony, Witness};
 use crate::store::{Durability, OpenError, codec, records};
 
 /// How often the engine's own thread reclaims space. Too often: it moves the last segment of the log
@@ -175,17 +176,22 @@ pub(super) fn open(options: &OpenOptions<'_>) -> Result<SledStore, OpenError> {
             waiting: Waiting::default(),
             takeover: None,
             direct_rows: 0,
-            witness: found.witness,
-            boot_id: options.boot_id,
+            testimony: Arc::new(found.testimony),
             durability: options.durability,
-            data_dir: Arc::new(data_dir),
+            data_dir,
             store_file: found.store_file,
             census: found.census,
             syncs: 0,
             floor_written_at: None,
         }),
         Err(error) => {
-            Witness::cast_doubt(&data_dir);
+            // What holds of the disk as it was found holds no longer.
+            if let OpenError::Io { .. } | OpenError::Engine { .. } | OpenError::Migration(_) = error
+                && let Some(witness) = witness
+                && let Ok(file) = data_dir.open_witness()
+            {
+                Testimony::new(file, witness).doubt();
+            }
             std::mem::forget(db);
             Err(error)
         }
@@ -211,7 +217,14 @@ fn forget_cached(path: &Path) -> Result<(), OpenError> {
             other => other?,
         };
         file.sync_data()?;
-        Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
+        if let Err(errno) = fadvise(&file, 0, None, Advice::DontNeed) {
+            // Some kernels are built without: better judged by the cache than never opened again.
+            log::warn!(
+                "{}: reading it past the cache failed: {errno}",
+                path.display()
+            );
+        }
+        Ok(())
     };
     forget().map_err(OpenError::io("reading anew", path))
 }
@@ -400,7 +413,7 @@ struct Finished {
     trees: Trees,
     log: File,
     journal: Option<Journal>,
-    witness: File,
+    testimony: Testimony,
     store_file: StoreFile,
     census: Census,
 }
@@ -459,7 +472,14 @@ fn finish(
     };
     sync_all().map_err(OpenError::io("syncing", &log_path))?;
     data_dir.write_store_file(&file)?;
-    let witness = data_dir.open_witness()?;
+    let latest = Witness {
+        store_id: file.store_id,
+        commit_seq: census.commit_seq,
+        boot_id: options.boot_id,
+        durability: options.durability,
+        in_doubt: false,
+    };
+    let testimony = Testimony::new(data_dir.open_witness()?, latest);
     let journal = match options.durability {
         Durability::PowerLoss => {
             let path = data_dir.journal_path();
@@ -471,7 +491,7 @@ fn finish(
         trees,
         log,
         journal,
-        witness,
+        testimony,
         store_file: file,
         census,
     })

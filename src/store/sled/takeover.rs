@@ -11,30 +11,39 @@ use super::commit::Writes;
 use super::waiting::{ROWS_DIRECT, Waiting};
 use super::{Engine, SledStore};
 use crate::store::Error;
-use crate::store::data_dir::{DataDir, Witness};
 use crate::store::records::Census;
+use crate::store::witness::Testimony;
 
 /// One under way. While there is one, nobody else writes to the engine.
 pub(super) struct Takeover(JoinHandle<Result<Census, Error>>);
 
+/// What a takeover needs.
+#[derive(Clone)]
+struct Task {
+    engine: Arc<Engine>,
+    testimony: Arc<Testimony>,
+    waiting: Arc<Waiting>,
+    /// Of the newest commit among the rows.
+    census: Census,
+}
+
+impl Task {
+    /// Everything is on the disk afterwards.
+    fn run(mut self) -> Result<Census, Error> {
+        let writes = Writes::of_waiting(&self.waiting, &mut self.census);
+        let written = self.engine.write(writes.touched(&self.engine.trees));
+        let synced = written.and_then(|()| self.engine.sync());
+        // The writer notices with its next commit, and may be killed before.
+        synced.inspect_err(|_| self.testimony.doubt())?;
+        Ok(self.census)
+    }
+}
+
 impl Takeover {
-    /// Begins it; `census` is that of the newest commit among the rows. An error: there is no thread.
-    fn begin(
-        engine: Arc<Engine>,
-        data_dir: Arc<DataDir>,
-        waiting: Arc<Waiting>,
-        mut census: Census,
-    ) -> std::io::Result<Self> {
-        let take_over = move || {
-            let writes = Writes::of_waiting(&waiting, &mut census);
-            let written = engine.write(writes.touched(&engine.trees));
-            let synced = written.and_then(|()| engine.sync());
-            // The writer notices with its next commit, and may be killed before.
-            synced.inspect_err(|_| Witness::cast_doubt(&data_dir))?;
-            Ok(census)
-        };
+    /// An error: there is no thread.
+    fn begin(task: Task) -> std::io::Result<Self> {
         let thread = thread::Builder::new().name("takeover".to_owned());
-        thread.spawn(take_over).map(Self)
+        thread.spawn(move || task.run()).map(Self)
     }
 
     fn has_ended(&self) -> bool {
@@ -43,10 +52,7 @@ impl Takeover {
 
     /// Waits for its end; everything is on the disk then.
     fn end(self) -> Result<Census, Error> {
-        // A panic of the engine is the writer's, too.
-        self.0
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        self.0.join().unwrap_or(Err(Error::Panicked))
     }
 }
 
@@ -68,18 +74,21 @@ impl SledStore {
         if !self.waiting.has_paid() {
             self.direct_rows = ROWS_DIRECT;
         }
-        let waiting = Arc::new(std::mem::take(&mut self.waiting));
-        let (engine, data_dir) = (self.engine.clone(), self.data_dir.clone());
-        match Takeover::begin(engine, data_dir, waiting.clone(), self.census) {
+        let task = Task {
+            engine: self.engine.clone(),
+            testimony: self.testimony.clone(),
+            waiting: Arc::new(std::mem::take(&mut self.waiting)),
+            census: self.census,
+        };
+        if let Some(journal) = &mut self.journal {
+            journal.turn();
+        }
+        match Takeover::begin(task.clone()) {
             Ok(takeover) => self.takeover = Some(takeover),
             Err(error) => {
                 log::warn!("no thread for the store ({error}): heartbeats have to wait for it");
-                self.waiting = Arc::into_inner(waiting).unwrap_or_default();
-                return self.settle();
+                self.census.fingerprint = task.run()?.fingerprint;
             }
-        }
-        if let Some(journal) = &mut self.journal {
-            journal.turn();
         }
         Ok(())
     }
