@@ -321,6 +321,8 @@ def main():
         if not found:
             found = {"bench": "growth", "complete": False}
             found.update({name: report[name] for name in ("mepulse_version", "build", "machine", "disk")})
+            # Whose disk it was says nothing to others.
+            del found["disk"]["directory"]
             found["server"] = {name: report["server"][name] for name in ("version", "durability")}
             found["method"] = {**METHOD, "rounds_each": options.rounds}
             found["sizes"] = []
