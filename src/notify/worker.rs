@@ -248,7 +248,9 @@ impl<P: Post> Worker<P> {
         let retry_after_ms = failure
             .retry_after
             .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-        let wait_ms = backoff::delay_ms(attempts, retry_after_ms, fastrand::u64(..));
+        let give_up_after_ms = self.office.terms.give_up_after_ms;
+        let jitter = fastrand::u64(..);
+        let wait_ms = backoff::delay_ms(attempts, retry_after_ms, give_up_after_ms, jitter);
         self.standing.cursor.failing = Some(Failing {
             since,
             attempts,
