@@ -11,6 +11,9 @@ use crate::domain::{
 };
 use crate::store::{AppRecord, ServiceRecord};
 
+/// Fewer services than this are not worth a thread.
+const SHARE_MIN: usize = 10_000;
+
 /// One registered service with everything we know of it. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -126,6 +129,33 @@ impl View {
     /// All services, in no order.
     pub fn services(&self) -> impl Iterator<Item = &Entry> {
         self.services.values().map(Box::as_ref)
+    }
+
+    /// What can be made of the services, in no order. For everything at once: with many services, all
+    /// processors take part.
+    pub(super) fn collect<T: Send>(&self, of: impl Fn(&Entry) -> Option<T> + Sync) -> Vec<T> {
+        let entries: Vec<&Entry> = self.services().collect();
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let share = entries.len().div_ceil(workers).max(SHARE_MIN);
+        let work =
+            &|share: &[&Entry]| -> Vec<T> { share.iter().filter_map(|entry| of(entry)).collect() };
+        std::thread::scope(|scope| {
+            let mut all = Vec::new();
+            let mut others = Vec::new();
+            for share in entries.chunks(share).skip(1) {
+                let thread = std::thread::Builder::new();
+                match thread.spawn_scoped(scope, move || work(share)) {
+                    Ok(other) => others.push(other),
+                    Err(_) => all.extend(work(share)),
+                }
+            }
+            all.extend(work(entries.chunks(share).next().unwrap_or_default()));
+            for other in others {
+                let made = other.join();
+                all.extend(made.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            all
+        })
     }
 
     /// Those that a query may ask for by a name of some kind, sorted; `None`: it asks by none, and
@@ -351,13 +381,16 @@ impl View {
 
     /// For building the view: all names at once, which is several times as fast as one by one.
     pub(super) fn index_all(&mut self) {
+        let services = &self.services;
         let words = || {
-            let services = self.services.iter();
+            let services = services.iter();
             services.map(|(id, entry)| (entry.service.words(), *id))
         };
-        self.names.fill(words().map(|((name, _), id)| (name, id)));
-        self.categories
-            .fill(words().filter_map(|((_, category), id)| Some((category?, id))));
+        let (names, categories) = (&mut self.names, &mut self.categories);
+        std::thread::scope(|scope| {
+            scope.spawn(|| names.fill(words().map(|((name, _), id)| (name, id))));
+            categories.fill(words().filter_map(|((_, category), id)| Some((category?, id))));
+        });
     }
 
     /// Takes a service out.

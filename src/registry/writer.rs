@@ -11,7 +11,7 @@ use super::decide::{self, Outcome, Pending, Tally};
 use super::health::Health;
 use super::queue::Queue;
 use super::tail::Log;
-use super::view::View;
+use super::view::{Entry, View};
 use super::watch::{self, Watch};
 use super::{Error, Rules, Terms};
 use crate::clock::{Clock, Stopwatch};
@@ -399,8 +399,7 @@ impl Writer {
 
 /// Running timers whose index entry is missing, or later than the deadline.
 pub(super) fn late_entries(view: &View, policy: &Policy) -> VecDeque<ServiceId> {
-    view.services()
-        .filter(|entry| decide::index_at(entry, policy, &view.blind_spots) != entry.armed)
-        .map(|entry| entry.key.service)
-        .collect()
+    let is_late = |entry: &Entry| decide::index_at(entry, policy, &view.blind_spots) != entry.armed;
+    let late = view.collect(|entry| is_late(entry).then_some(entry.key.service));
+    late.into()
 }

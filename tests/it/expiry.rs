@@ -5,10 +5,11 @@ use std::time::Duration;
 use mepulse::clock::ManualMachine;
 use mepulse::domain::liveness::ServiceState;
 use mepulse::domain::{
-    AppInstanceId, BlindCause, Happening, Heartbeat, ProducerState, RetryPromise,
+    AppInstanceId, BlindCause, Happening, Heartbeat, ProducerState, RetryPromise, Steady,
 };
-use mepulse::registry::{Error, Precondition, Terms};
+use mepulse::registry::{Boot, Error, Precondition, Terms};
 use mepulse::store::memory::MemoryStore;
+use mepulse::store::{Armed, Batch, Store};
 
 use crate::support::bench::{Bench, GRACE_MS, INTERVAL_MS, service, terms};
 
@@ -253,6 +254,31 @@ async fn a_smaller_grace_after_a_restart_brings_the_deadline_forward() {
     let mended = bench.store.expiry();
     assert_eq!(mended.len(), 1);
     assert!(mended[0].at < late, "the index may be early, never late");
+    bench.pass(INTERVAL_MS + GRACE_MS).await;
+    assert_eq!(bench.state(&key), ServiceState::Suspended);
+}
+
+#[tokio::test]
+async fn of_several_entries_one_is_left_and_it_is_never_late() {
+    let bench = Bench::new();
+    let key = bench.register().await;
+    let right = bench.store.expiry();
+    let at = |at| Armed {
+        at,
+        key: key.clone(),
+    };
+    let (early, late) = (Steady::from_ms(1), right[0].at.plus_ms(1));
+    let foreign = Batch {
+        arm: vec![at(early), at(late)],
+        ..Batch::default()
+    };
+    bench.store.clone().commit(&foreign).unwrap();
+    let boot = Boot::load(Box::new(bench.store.clone())).unwrap();
+    assert_eq!(boot.view().service_of(&key).unwrap().armed, Some(early));
+    let bench = bench.crash(terms(), |_| {});
+    let left = bench.store.expiry();
+    assert_eq!(left.len(), 1);
+    assert_eq!(bench.entry(&key).armed, Some(left[0].at));
     bench.pass(INTERVAL_MS + GRACE_MS).await;
     assert_eq!(bench.state(&key), ServiceState::Suspended);
 }

@@ -49,6 +49,8 @@ const LAST_START: usize = SEGMENT_LEN - 32;
 /// What a file system writes or does not write as a whole.
 const PAGE: usize = 4096;
 
+/// The shortest message: a header without a body.
+const MESSAGE_MIN: usize = 8;
 /// Longer pages are written as blobs.
 const LONGEST_MESSAGE: usize = SEGMENT_LEN / 4 + 32;
 /// So many batches may be under way at once when the power fails.
@@ -103,6 +105,7 @@ fn damage<T>(sentence: String) -> Result<T, Stop> {
 fn check(dir: &Path, seen: &mut dyn FnMut(&[u8])) -> Result<(), Stop> {
     let log = Log::open(dir)?;
     let mut table = Table::load(dir)?;
+    table.pages_max = log.messages_max().max(table.pages.len());
     // The first LSN that may be missing, and the segment from which on sled
     // wants to see an unbroken row.
     let stable_end = log.stable_end.max(table.stable_end);
@@ -190,7 +193,7 @@ fn check_blank_slots(log: &Log, table: &Table, stable_end: u64) -> Result<(), St
                 continue;
             };
             let lsn = message.number * SEGMENT + widen(start);
-            let newest = table.pages.get(&message.page).and_then(|page| page.image);
+            let newest = table.page(message.page).and_then(|page| page.image);
             let live = lsn >= table.stable_end
                 && lsn < stable_end
                 && newest.is_none_or(|newest| newest < lsn);
@@ -209,10 +212,15 @@ fn check_blank_slots(log: &Log, table: &Table, stable_end: u64) -> Result<(), St
 /// Checks that no page is missing and that what the snapshot points to is there.
 fn check_pages(dir: &Path, log: &Log, table: &Table) -> Result<(), Stop> {
     let mut parts = Vec::new();
-    for (expected, (&number, page)) in (0u64..).zip(&table.pages) {
-        if number != expected || page.image.is_none() {
+    if let Some(number) = table.stray {
+        return damage(format!(
+            "the file db holds page {number} of the store, and has no room for the pages before it"
+        ));
+    }
+    for (number, page) in (0u64..).zip(&table.pages) {
+        if page.image.is_none() {
             return damage(format!(
-                "page {expected} of the store is missing from the file db, but later pages are there"
+                "page {number} of the store is missing from the file db, but later pages are there"
             ));
         }
         parts.extend(
@@ -324,6 +332,11 @@ impl Log {
         Ok(log)
     }
 
+    /// More messages than this cannot be in it.
+    fn messages_max(&self) -> usize {
+        self.slots.len() * (SEGMENT_LEN / MESSAGE_MIN)
+    }
+
     fn read_slot(&self, index: u64, slot: &mut Vec<u8>) -> io::Result<()> {
         slot.clear();
         let mut file = &self.file;
@@ -349,10 +362,14 @@ struct Table {
     stable_end: u64,
     /// Whether no newer snapshot is there that cannot be read.
     shows_last_opening: bool,
-    pages: BTreeMap<u64, Page>,
+    /// By page number; there are millions, and each message changes one.
+    pages: Vec<Page>,
+    pages_max: usize,
+    /// A page beyond that.
+    stray: Option<u64>,
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Page {
     /// LSN of the newest full image (or of the freeing) of the page.
     image: Option<u64>,
@@ -360,6 +377,7 @@ struct Page {
     parts: Vec<Part>,
 }
 
+#[derive(Clone)]
 struct Part {
     lsn: u64,
     at: u64,
@@ -405,7 +423,6 @@ impl Table {
             ..Table::default()
         };
         let _active_slot = varint(&mut rest)?;
-        let mut number = 0;
         while let Some([count]) = take(&mut rest) {
             let mut page = Page::default();
             for index in 0..count.max(1) {
@@ -425,8 +442,7 @@ impl Table {
                 }
                 page.parts.push(Part { lsn, at, blob });
             }
-            table.pages.insert(number, page);
-            number += 1;
+            table.pages.push(page);
         }
         Some(table)
     }
@@ -445,24 +461,39 @@ impl Table {
             }
             let lsn = segment + widen(start);
             if lsn >= self.stable_end && message.kind >= FREE {
-                let page = self.pages.entry(message.page).or_default();
-                if !message.is_link() {
-                    *page = Page {
-                        image: Some(lsn),
-                        parts: Vec::new(),
-                    };
-                }
-                if message.blob.is_some() {
-                    page.parts.push(Part {
-                        lsn,
-                        at: slot_at + widen(start),
-                        blob: message.blob,
-                    });
-                }
+                self.take_in(&message, lsn, slot_at + widen(start));
             }
             start = message.end;
         }
         None
+    }
+
+    fn take_in(&mut self, message: &Message, lsn: u64, at: u64) {
+        let number = usize::try_from(message.page).unwrap_or(usize::MAX);
+        if number >= self.pages_max {
+            self.stray = Some(message.page);
+            return;
+        }
+        if number >= self.pages.len() {
+            self.pages.resize(number + 1, Page::default());
+        }
+        let Some(page) = self.pages.get_mut(number) else {
+            return;
+        };
+        if !message.is_link() {
+            *page = Page {
+                image: Some(lsn),
+                parts: Vec::new(),
+            };
+        }
+        if message.blob.is_some() {
+            let blob = message.blob;
+            page.parts.push(Part { lsn, at, blob });
+        }
+    }
+
+    fn page(&self, number: u64) -> Option<&Page> {
+        self.pages.get(usize::try_from(number).ok()?)
     }
 }
 
