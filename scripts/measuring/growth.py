@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import statistics
@@ -18,6 +19,8 @@ from server import TROUBLE, Server, bench, finish, say
 PER_APP = 1000
 CONNECTIONS = 64
 OPEN_PER_S = 5000
+# So many beat while the others are quiet.
+BEATING = 1000
 PACED_PER_S = 1000
 WARM_UP_S = 2.0
 WINDOW_S = 5.0
@@ -29,7 +32,8 @@ METHOD = {
     "beats_per_s": "closed loop of `mepulse bench beats`, 64 connections, all services in turn, application by application; "
     "counted by the server's /metrics in windows of 5 s",
     "cpu": "user and system time of the server process over heartbeats that it counted as accepted, same windows; "
-    "open: 5000 beats/s due at fixed instants, services drawn at random from all",
+    "open: 5000 beats/s due at fixed instants, services drawn at random from all; "
+    "quiet: the same, drawn from 1000 of them, the others are silent",
     "memory": "VmRSS and VmHWM; registered: before any beat but the first few (beats_by_then); "
     "restarted: 2 s after a start from a clean stop",
     "store": "what the data directory takes on its disk, registered: as memory; loaded: after all measurements but the device's",
@@ -141,7 +145,15 @@ class Growth:
         }
 
     def open_loop(self):
-        beats = load.Beats(self.server.url, self.ids, CONNECTIONS)
+        spread = self.open_windows(self.ids)
+        few = random.Random(self.services).sample(self.ids, min(BEATING, len(self.ids)))
+        return {
+            **spread,
+            "cpu_per_beat_quiet_us": self.open_windows(few)["cpu_per_beat_open_us"],
+        }
+
+    def open_windows(self, ids):
+        beats = load.Beats(self.server.url, ids, CONNECTIONS)
         windows, latencies = [], []
         try:
             self.failed(beats.run(WARM_UP_S, OPEN_PER_S).failures)

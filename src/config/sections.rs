@@ -177,7 +177,7 @@ impl Default for Store {
         Self {
             data_dir: PathBuf::from("data"),
             durability: Durability::PowerLoss,
-            cache_mb: 32,
+            cache_mb: 16,
             commit_linger_ms: 8,
             commit_linger_beats: 8,
             mark_interval_ms: 1_000,
