@@ -17,8 +17,8 @@ const RETRY_AFTER_MAX_MS: u64 = 60 * 60 * 1000;
 /// spread by up to a tenth of itself, so that those who were refused together do not come back
 /// together.
 ///
-/// Without one it is at most half of `give_up_after_ms`: what happens while nobody tries is tried
-/// before it is given up.
+/// Without one it is at most half of `give_up_after_ms`: before what happens meanwhile is given up, the
+/// callback is tried once more.
 #[must_use]
 pub(super) fn delay_ms(
     attempts: u32,
@@ -87,7 +87,7 @@ mod tests {
         }
 
         #[test]
-        fn an_event_is_tried_before_it_is_given_up(
+        fn no_pause_outlasts_half_of_the_patience(
             attempts: u32,
             give_up_after_ms in 1000..DAY_MS,
             jitter: u64,

@@ -308,14 +308,15 @@ impl<P: Post> Notifier<P> {
                 State::Busy { .. } | State::Idle { .. } => None,
             });
         let Some((id, newest)) = broken else { return };
-        log::error!("telling {id:?} failed: {error}; trying again in {RESTART_MS} ms");
+        let wait_ms = RESTART_MS.min(self.office.terms.give_up_after_ms / 2);
+        log::error!("telling {id:?} failed: {error}; trying again in {wait_ms} ms");
         let registry = &self.office.registry;
         let now = registry.now().steady;
         let cursor = registry.view().subscription(&id).map(|known| Cursor {
             failing: Some(Failing {
                 since: known.cursor.failing.as_ref().map_or(now, |f| f.since),
                 attempts: 1,
-                retry_at: now.plus_ms(RESTART_MS),
+                retry_at: now.plus_ms(wait_ms),
                 error: "an error of our own; see the log".to_owned(),
             }),
             ..known.cursor.clone()

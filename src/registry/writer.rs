@@ -340,11 +340,13 @@ impl Writer {
     /// New rules: a smaller grace may leave index entries later than their deadlines.
     fn take_over(&mut self, rules: Rules) {
         self.terms.rules = rules;
-        let late = {
-            let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
-            view.policy = Some(rules.policy);
-            late_entries(&view, &rules.policy)
-        };
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        view.policy = Some(rules.policy);
+        drop(view);
+        // Readers go on meanwhile; nobody else changes anything.
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let late = late_entries(&view, &rules.policy);
+        drop(view);
         if !late.is_empty() {
             log::info!(
                 "the new configuration brings {} deadlines forward",

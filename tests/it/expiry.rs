@@ -277,9 +277,11 @@ async fn of_several_entries_one_is_left_and_it_is_never_late() {
     assert_eq!(boot.view().service_of(&key).unwrap().armed, Some(early));
     let bench = bench.crash(terms(), |_| {});
     let left = bench.store.expiry();
-    assert_eq!(left.len(), 1);
-    assert_eq!(bench.entry(&key).armed, Some(left[0].at));
-    bench.pass(INTERVAL_MS + GRACE_MS).await;
+    assert_eq!((left.len(), left[0].at), (1, early));
+    assert_eq!(bench.entry(&key).armed, Some(early));
+    bench.pass(INTERVAL_MS + GRACE_MS - 1).await;
+    assert_eq!(bench.state(&key), ServiceState::Active);
+    bench.pass(1).await;
     assert_eq!(bench.state(&key), ServiceState::Suspended);
 }
 

@@ -105,7 +105,7 @@ fn damage<T>(sentence: String) -> Result<T, Stop> {
 fn check(dir: &Path, seen: &mut dyn FnMut(&[u8])) -> Result<(), Stop> {
     let log = Log::open(dir)?;
     let mut table = Table::load(dir)?;
-    table.pages_max = log.messages_max().max(table.pages.len());
+    table.pages_max = log.messages_max();
     // The first LSN that may be missing, and the segment from which on sled
     // wants to see an unbroken row.
     let stable_end = log.stable_end.max(table.stable_end);
@@ -369,7 +369,7 @@ struct Table {
     stray: Option<u64>,
 }
 
-#[derive(Default, Clone)]
+#[derive(Default)]
 struct Page {
     /// LSN of the newest full image (or of the freeing) of the page.
     image: Option<u64>,
@@ -377,7 +377,6 @@ struct Page {
     parts: Vec<Part>,
 }
 
-#[derive(Clone)]
 struct Part {
     lsn: u64,
     at: u64,
@@ -424,7 +423,10 @@ impl Table {
         };
         let _active_slot = varint(&mut rest)?;
         while let Some([count]) = take(&mut rest) {
-            let mut page = Page::default();
+            let mut page = Page {
+                image: None,
+                parts: Vec::with_capacity(usize::from(count.max(1))),
+            };
             for index in 0..count.max(1) {
                 let lsn = lsn(&mut rest)?;
                 let [has_blob] = take(&mut rest)?;
@@ -475,7 +477,7 @@ impl Table {
             return;
         }
         if number >= self.pages.len() {
-            self.pages.resize(number + 1, Page::default());
+            self.pages.resize_with(number + 1, Page::default);
         }
         let Some(page) = self.pages.get_mut(number) else {
             return;

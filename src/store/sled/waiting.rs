@@ -7,12 +7,17 @@ use crate::domain::{ByService, Liveness, Mark, ServiceKey};
 use crate::store::schema::{self, meta};
 use crate::store::{Batch, Change, records};
 
-/// So many services' rows are worth a takeover; with twice as many it has to be waited for.
+/// So many services' rows are worth a takeover, if it pays.
 const ROWS_RIPE: usize = 2048;
+/// So many are taken over in any case; with twice as many it has to be waited for. A commit that is not
+/// for the journal waits for a takeover and takes along what has come since: a tenth of a second each.
+pub(super) const ROWS_MAX: usize = 12_288;
+/// How often a row was written over where that has paid well.
+const TIMES_OVER: usize = 4;
 /// A commit of so many rows costs the engine little more than its rows.
 pub(super) const ROWS_MANY: usize = 16;
 /// After a takeover that did not pay so many rows go into the engine at once, before it is tried again.
-pub(super) const ROWS_DIRECT: usize = 16 * ROWS_RIPE;
+pub(super) const ROWS_DIRECT: usize = 16 * ROWS_MAX;
 
 /// What has changed. A service's id is enough to find it: it is no other application's.
 #[derive(Default)]
@@ -33,17 +38,23 @@ impl Waiting {
 
     /// Whether it should go into the engine.
     pub(super) fn is_ripe(&self) -> bool {
-        self.liveness.len() >= ROWS_RIPE
+        let rows = self.liveness.len();
+        rows >= ROWS_MAX || rows >= ROWS_RIPE && self.has_spared(TIMES_OVER)
     }
 
     /// Whether it must not become more.
     pub(super) fn is_full(&self) -> bool {
-        self.liveness.len() >= 2 * ROWS_RIPE
+        self.liveness.len() >= 2 * ROWS_MAX
     }
 
-    /// Whether the engine was spared anything: rows that were written over, or many small commits.
+    /// Whether the engine was spared anything.
     pub(super) fn has_paid(&self) -> bool {
-        self.rows >= 2 * self.liveness.len() || self.rows < ROWS_MANY * self.commits
+        self.has_spared(2)
+    }
+
+    /// Whether rows were written over so many times, or came in many small commits.
+    fn has_spared(&self, times: usize) -> bool {
+        self.rows >= times * self.liveness.len() || self.rows < ROWS_MANY * self.commits
     }
 
     /// Takes over what a batch does to liveness and the mark.

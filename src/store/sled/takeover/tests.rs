@@ -10,8 +10,8 @@ use crate::domain::{
 use crate::store::migrate::STEPS;
 use crate::store::{Batch, Change, Durability, OpenError, OpenMode, OpenOptions, Row, Store};
 
-/// More than are worth a takeover.
-const SERVICES: u128 = 2100;
+/// More than may wait for long.
+const SERVICES: u128 = 12_300;
 
 fn open(dir: &Path) -> SledStore {
     let options = OpenOptions {
@@ -93,18 +93,45 @@ fn the_engine_takes_over_once_and_heartbeats_go_on() {
     let keep = tempfile::tempdir().unwrap();
     let mut store = open(keep.path());
     store.commit(&batch(0..SERVICES, 0)).unwrap();
-    store.commit(&batch(0..1000, 1)).unwrap();
-    assert!(store.takeover.is_none(), "too little waits");
-    store.commit(&batch(1000..SERVICES, 1)).unwrap();
+    store.commit(&batch(0..10_000, 1)).unwrap();
+    assert!(store.takeover.is_none(), "nothing would be spared yet");
+    store.commit(&batch(10_000..SERVICES, 1)).unwrap();
     assert!(store.takeover.is_some());
     assert!(store.waiting.is_empty());
     store.commit(&batch(0..10, 2)).unwrap();
     assert!(!store.waiting.is_empty(), "it has to be in the journal");
     // A store that is asked for everything has everything.
-    assert_eq!(beats(&mut store), [0, 2090, 10, 0]);
+    assert_eq!(beats(&mut store), [0, 12_290, 10, 0]);
     assert!(store.takeover.is_none() && store.waiting.is_empty());
     store.seal().unwrap();
-    assert_eq!(beats(&mut open(keep.path())), [0, 2090, 10, 0]);
+    assert_eq!(beats(&mut open(keep.path())), [0, 12_290, 10, 0]);
+}
+
+#[test]
+fn what_is_written_over_again_and_again_is_taken_over_early() {
+    let keep = tempfile::tempdir().unwrap();
+    let mut store = open(keep.path());
+    store.commit(&batch(0..SERVICES, 0)).unwrap();
+    for beats in 1..=3 {
+        store.commit(&batch(0..2100, beats)).unwrap();
+        assert!(store.takeover.is_none(), "{beats} times are too few");
+    }
+    let again = batch(0..2100, 3);
+    store.commit(&again).unwrap();
+    assert!(store.takeover.is_some() && store.direct_rows == 0);
+    assert_eq!(beats(&mut store), [10_200, 0, 0, 2100]);
+}
+
+#[test]
+fn small_commits_are_taken_over_early() {
+    let keep = tempfile::tempdir().unwrap();
+    let mut store = open(keep.path());
+    store.commit(&batch(0..SERVICES, 0)).unwrap();
+    for first in (0..2100).step_by(10) {
+        assert!(store.takeover.is_none() || first >= 2048);
+        store.commit(&batch(first..first + 10, 1)).unwrap();
+    }
+    assert!(store.takeover.is_some() && store.direct_rows == 0);
 }
 
 #[test]
@@ -118,7 +145,7 @@ fn a_takeover_that_did_not_pay_sends_large_commits_past_the_journal() {
     assert!(store.takeover.is_none() && store.waiting.is_empty());
     store.commit(&batch(0..10, 3)).unwrap();
     assert!(!store.waiting.is_empty(), "a small one is for the journal");
-    assert_eq!(beats(&mut store), [0, 2000, 90, 10]);
+    assert_eq!(beats(&mut store), [0, 12_200, 90, 10]);
 }
 
 #[test]
@@ -153,7 +180,7 @@ fn a_takeover_that_fails_ends_commits_and_costs_nothing() {
     let crashed = tempfile::tempdir().unwrap();
     copy(keep.path(), crashed.path());
     Box::new(store).abandon();
-    assert_eq!(beats(&mut open(crashed.path())), [0, 2090, 10, 0]);
+    assert_eq!(beats(&mut open(crashed.path())), [0, 12_290, 10, 0]);
 }
 
 #[test]
