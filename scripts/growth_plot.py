@@ -93,11 +93,10 @@ class Logarithmic:
 # Titles and axes; then each line's name, where its values are, and what they are multiplied by.
 PANELS = (
     (
-        "Server CPU per heartbeat, µs",
+        "Server CPU per heartbeat at 5 000/s, µs",
         Linear,
-        ("5 000/s, of all services", "cpu_per_beat_open_us", 1.0),
-        ("5 000/s, of 1 000", "cpu_per_beat_quiet_us", 1.0),
-        ("at capacity", "cpu_per_beat_capacity_us", 1.0),
+        ("of all services in turn", "cpu_per_beat_open_us", 1.0),
+        ("of 1 000, others quiet", "cpu_per_beat_quiet_us", 1.0),
     ),
     (
         "Resident memory, MB (logarithmic)",
