@@ -33,7 +33,8 @@ fn delete(server: &Server, info: &Value) {
 fn every_change_is_told_once_in_order_as_a_subscriber_would_be() {
     let (_keep, server) = start(&BRIEF);
     let mut watch = Watch::open(&server, "", None);
-    let info = server.register(APP, &service("cam", Some(1)));
+    // Not so short that it falls silent a second time.
+    let info = server.register(APP, &service("cam", Some(3)));
     let own = self_of(&server, &info);
     let liveness = liveness_of(&server, &info);
     wait_until("silence", || get(&own).json()["state"] == "SUSPENDED");

@@ -137,10 +137,11 @@ fn a_server_that_is_away_neither_stops_the_command_nor_its_end() {
 fn a_conflict_that_must_stop_ends_the_command_too() {
     let (keep, dir) = data_dir();
     let server = Server::start(&dir, &QUICK);
-    let script = "trap 'touch ended; exit 0' TERM; while :; do sleep 0.05; done";
+    let script = "trap 'touch ended; exit 0' TERM; touch ready; while :; do sleep 0.05; done";
     let flags = ["--on-conflict", "stop"];
     let run = start(&server, keep.path(), &flags, script);
     until_true("it is registered", || state(&server, "cam") == "ACTIVE");
+    until_true("it is ready", || keep.path().join("ready").exists());
     super::deactivate(&server);
     assert_eq!(code(run), 1);
     assert!(keep.path().join("ended").exists());

@@ -87,7 +87,7 @@ fn an_agent_stops_in_time_although_its_server_is_away() {
     let (keep, dir) = data_dir();
     let server = Server::start(&dir, &QUICK);
     let config = Config::new(&server.url)
-        .agent("stop_timeout_ms = 300")
+        .stop_timeout_ms(300)
         .service("cam", 2, "");
     let agent = Agent::start(keep.path(), &config);
     agent.beating("cam");

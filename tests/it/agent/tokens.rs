@@ -35,10 +35,12 @@ fn gate(server: &Server, tokens: &Arc<Tokens>) -> Stub {
 }
 
 fn config(gate: &Stub, dir: &std::path::Path) -> Config {
+    patient(gate, dir).agent("retry_max_s = 1")
+}
+
+fn patient(gate: &Stub, dir: &std::path::Path) -> Config {
     std::fs::write(dir.join("secret"), format!("{SECRET}\n")).unwrap();
-    Config::new(&gate.url)
-        .server("oauth2 = { client_secret_file = \"secret\", scope = \"mp1\" }")
-        .agent("retry_max_s = 1")
+    Config::new(&gate.url).server("oauth2 = { client_secret_file = \"secret\", scope = \"mp1\" }")
 }
 
 /// Neither logs nor what the agent tells of itself.
@@ -57,7 +59,8 @@ fn nobody_sees(agent: &Agent) {
 fn a_token_that_ends_is_renewed_without_a_missed_beat() {
     let (keep, dir) = data_dir();
     let server = Server::start(&dir, &QUICK);
-    let tokens = Tokens::new(Duration::from_secs(2));
+    // It is renewed after some 4 s: what comes before has time on a slow machine.
+    let tokens = Tokens::new(Duration::from_secs(6));
     let gate = gate(&server, &tokens);
     let config = config(&gate, keep.path())
         .service("cam", 2, "")
@@ -66,10 +69,10 @@ fn a_token_that_ends_is_renewed_without_a_missed_beat() {
     let id = agent.beating("cam");
     agent.beating("map");
     assert_eq!(tokens.issued(), 1, "one for all");
-    until_true("tokens are renewed", || tokens.issued() >= 5);
+    until_true("tokens are renewed", || tokens.issued() >= 3);
     assert_eq!(tokens.refused(), 0);
     assert_eq!(agent.counter("rounds_missed"), 0);
-    assert!(agent.counter("token_fetches") >= 5);
+    assert!(agent.counter("token_fetches") >= 3);
     assert_eq!(agent.counter("token_failures"), 0);
     let told = story(&dir, &id);
     assert!(!told.contains("SUSPENDED"), "{told}");
@@ -82,7 +85,8 @@ fn a_token_that_ends_is_renewed_without_a_missed_beat() {
 fn while_the_endpoint_is_down_the_old_token_is_used_until_its_end() {
     let (keep, dir) = data_dir();
     let server = Server::start(&dir, &QUICK);
-    let tokens = Tokens::new(Duration::from_secs(4));
+    // Renewals fail from some 7 s on: enough is left for another beat on a slow machine.
+    let tokens = Tokens::new(Duration::from_secs(12));
     let gate = gate(&server, &tokens);
     let agent = Agent::start(
         keep.path(),
@@ -119,9 +123,10 @@ fn a_token_that_is_not_taken_is_replaced_and_the_beat_repeated() {
     let server = Server::start(&dir, &QUICK);
     let tokens = Tokens::new(Duration::from_secs(3600));
     let gate = gate(&server, &tokens);
+    // No round begins while the one that is refused is under way.
     let agent = Agent::start(
         keep.path(),
-        &config(&gate, keep.path()).service("cam", 2, ""),
+        &patient(&gate, keep.path()).service("cam", 10, ""),
     );
     agent.beating("cam");
     tokens.revoke();

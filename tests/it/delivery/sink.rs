@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use tokio::time::Instant;
 
 use super::told::{Reference, references};
+use crate::support::clients::wait_until;
 
 /// An answer that nobody should read to its end.
 const HUGE_BYTES: usize = 10 << 20;
@@ -169,7 +170,17 @@ impl Sink {
     /// Listens, also after it has died.
     pub(super) fn rise(&mut self) {
         assert!(self.listening.is_none(), "it is alive");
-        let listener = TcpListener::bind(self.address).unwrap();
+        // A process that another test is just starting may hold the old socket for a moment.
+        let bind = || match TcpListener::bind(self.address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => None,
+            bound => Some(bound.unwrap()),
+        };
+        let mut listener = None;
+        wait_until("the address is free", || {
+            listener = bind();
+            listener.is_some()
+        });
+        let listener = listener.unwrap();
         let gone = Arc::new(AtomicBool::new(false));
         let thread = {
             let (shared, gone) = (self.shared.clone(), gone.clone());

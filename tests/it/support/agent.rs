@@ -25,7 +25,10 @@ impl Config {
     pub(crate) fn new(url: &str) -> Self {
         Self {
             server: format!("url = \"{url}\"\ntimeout_ms = 2000\n"),
-            agent: "app_instance_id = \"app\"\nstate_file = \"state.json\"\n".to_owned(),
+            // To stop takes as long as the disk does.
+            agent: "app_instance_id = \"app\"\nstate_file = \"state.json\"\n\
+                    stop_timeout_ms = 30000\n"
+                .to_owned(),
             listen: "127.0.0.1:0".to_owned(),
             status: String::new(),
             services: String::new(),
@@ -41,6 +44,14 @@ impl Config {
         self.server = self
             .server
             .replace("timeout_ms = 2000", &format!("timeout_ms = {ms}"));
+        self
+    }
+
+    pub(crate) fn stop_timeout_ms(mut self, ms: u64) -> Self {
+        self.agent = self.agent.replace(
+            "stop_timeout_ms = 30000",
+            &format!("stop_timeout_ms = {ms}"),
+        );
         self
     }
 
