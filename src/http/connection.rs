@@ -37,6 +37,9 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Streams of one HTTP/2 connection at once.
 const STREAMS_MAX: u32 = 256;
 
+/// Who is overdue is looked at again after this.
+const SECOND_LOOK: Duration = Duration::from_millis(50);
+
 /// Serves one connection to its end: the client's, the server's, or the watchdog's.
 pub(super) async fn serve<S, H>(
     stream: S,
@@ -212,13 +215,18 @@ impl Activity {
     async fn until_overdue(&self, limits: Limits) -> &'static str {
         // A head that begins while this sleeps for idleness must not wait for it.
         let step = limits.header_timeout.min(limits.idle_timeout);
+        let mut was_overdue = false;
         loop {
             let (at_ms, why) = self.overdue_at_ms(limits);
             let left_ms = at_ms.saturating_sub(self.now_ms());
-            if left_ms == 0 {
-                return why;
-            }
-            tokio::time::sleep(Duration::from_millis(left_ms).min(step)).await;
+            let wait = match left_ms {
+                0 if was_overdue => return why,
+                // Perhaps it was us who stood still, and what it has sent is only now looked at.
+                0 => SECOND_LOOK,
+                _ => Duration::from_millis(left_ms).min(step),
+            };
+            was_overdue = left_ms == 0;
+            tokio::time::sleep(wait).await;
         }
     }
 }
