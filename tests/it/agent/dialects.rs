@@ -130,12 +130,13 @@ fn a_plain_mec_011_platform_gets_single_beats_without_promises() {
     let agent = Agent::start(keep.path(), &config);
     agent.beating("cam");
     agent.beating("map");
-    let promises = |it: &Request| it.json().get("retryInterval").is_some();
-    until_true("promises are given up", || {
-        let beats = beats(&stub);
-        beats.len() > 6 && !beats.iter().rev().take(4).any(promises)
-    });
+    until_true("promises are given up", || beats(&stub).len() > 6);
     let beats = beats(&stub);
+    let promised = beats
+        .iter()
+        .filter(|it| it.json().get("retryInterval").is_some());
+    // At most one round was under way when it learnt.
+    assert!(promised.count() <= 4);
     assert!(beats.iter().all(|it| it.method == "PATCH"));
     assert!(agent.status().get("retryInterval").is_none());
     assert_eq!(stub.count("POST"), 2);
@@ -285,12 +286,14 @@ fn a_platform_whose_liveness_takes_no_patch_gets_put() {
     let stub = platform.start();
     let agent = Agent::start(keep.path(), &Config::new(&stub.url).service("cam", 2, ""));
     agent.beating("cam");
-    until_true("PATCH is given up, and beats go on", || {
-        let beats = beats(&stub);
-        beats.len() > 3 && beats.iter().rev().take(3).all(|it| it.method == "PUT")
-    });
-    assert_eq!(beats(&stub)[0].method, "PATCH");
-    assert!(agent.counter("beats") > 2);
+    until_true("it goes on", || agent.counter("beats") > 3);
+    assert_eq!(
+        beats(&stub)
+            .iter()
+            .filter(|it| it.method == "PATCH")
+            .count(),
+        1
+    );
 }
 
 #[test]
@@ -336,12 +339,12 @@ fn a_batch_heartbeat_that_does_not_work_is_given_up() {
         let agent = Agent::start(keep.path(), &config);
         agent.beating("cam");
         agent.beating("map");
-        let is_batch = |it: &Request| it.path.starts_with("/batch");
-        until_true("batches are given up, and beats go on", || {
-            let beats = beats(&stub);
-            beats.len() > 6 && !beats.iter().rev().take(4).any(is_batch)
-        });
-        assert!(beats(&stub).iter().any(is_batch));
+        until_true("it goes on", || agent.counter("beats") > 6);
+        let batches = beats(&stub)
+            .iter()
+            .filter(|it| it.path.starts_with("/batch"))
+            .count();
+        assert!(batches <= 2, "{batches}");
     }
 }
 

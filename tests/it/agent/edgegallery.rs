@@ -125,7 +125,7 @@ fn every_service_of_the_file_beats_with_the_tokens_of_the_access_key() {
     until_true("the fourth is registered", || {
         agent.state("still") == "no-beats"
     });
-    until_true("tokens are renewed", || tokens.issued() >= 3);
+    until_true("tokens are renewed", || tokens.issued() >= 4);
     let count = |id: &str| {
         beats(&stub)
             .iter()

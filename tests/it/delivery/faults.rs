@@ -38,7 +38,7 @@ fn nothing_is_lost_whatever_the_sink_does() {
             let mut in_a_row = 0;
             sink.does(move |_| {
                 // After more failures in a row the pause is longer than this test waits.
-                let drawn = random.below(if in_a_row < 5 { 16 } else { 1 }) + in_a_row / 5 * 15;
+                let drawn = if in_a_row < 5 { random.below(16) } else { 15 };
                 in_a_row = if drawn < 6 { in_a_row + 1 } else { 0 };
                 match drawn {
                     0 => Do::Refuse,
